@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Ownership by scope: auto_free and auto_close release what a local variable holds when its scope
+ * ends; take_ptr and take_fd hand it over instead. errno is kept, so that they may run between a
+ * failing call and the report of it. Any thread.
+ */
+#pragma once
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static inline void cleanup_free(void *where)
+{
+    int saved = errno;
+    free(*(void **)where);
+    errno = saved;
+}
+
+static inline void cleanup_close(const int *fd)
+{
+    int saved = errno;
+    if (*fd >= 0)
+        close(*fd);
+    errno = saved;
+}
+
+#define auto_free __attribute__((cleanup(cleanup_free)))
+#define auto_close __attribute__((cleanup(cleanup_close)))
+
+/* Empties the variable and gives what it held: a macro, since the pointer's type must survive. */
+#define take_ptr(var)                                                                              \
+    __extension__({                                                                                \
+        __typeof__(var) taken_ = (var);                                                            \
+        (var) = NULL;                                                                              \
+        taken_;                                                                                    \
+    })
+
+static inline int take_fd_from(int *fd)
+{
+    int taken = *fd;
+    *fd = -1;
+    return taken;
+}
+#define take_fd(var) take_fd_from(&(var))

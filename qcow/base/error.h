@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * An error that travels up the call chain: a negative errno and one sentence for a person.
+ * Objects belong to the caller (usually on its stack); any thread may use its own.
+ */
+#pragma once
+
+#include <stdarg.h>
+
+enum { ERROR_TEXT_MAX = 640 };
+
+/* Zero-initialised means "no error". */
+struct error {
+    int code; /* negative errno, 0 while nothing went wrong */
+    char text[ERROR_TEXT_MAX];
+};
+
+/*
+ * Fills @err (which may be NULL) and returns @code, so that a function can say
+ * `return error_set(err, -EINVAL, ...)`. The text is cut at ERROR_TEXT_MAX - 1 bytes, and bytes
+ * below 0x20 in it are shown as '?', so that no name from an image can forge a log line.
+ *
+ * @code  negative errno
+ */
+int error_set(struct error *err, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Puts "CONTEXT: " in front of the text of @err (which may be NULL). */
+void error_prefix(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "qcow/source.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "qcow/base/bytes.h"
+
+int source_init(struct source *src, int fd, const char *name, uint64_t id, struct error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return error_set(err, -EIO, "cannot stat '%s': %s", name, strerrordesc_np(errno));
+    off_t end = st.st_size;
+    if (S_ISBLK(st.st_mode))
+        end = lseek(fd, 0, SEEK_END);
+    if (end < 0)
+        return error_set(err, -EIO, "cannot find the size of '%s': %s", name,
+                         strerrordesc_np(errno));
+    *src = (struct source){.fd = fd, .host_size = (uint64_t)end, .id = id, .name = name};
+    return 0;
+}
+
+/* Bytes read: fewer than asked only at the end of the file. */
+static ssize_t read_fully(const struct source *src, uint64_t host_off, void *buf, size_t len,
+                          struct error *err)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = pread(src->fd, (char *)buf + done, len - done, (off_t)(host_off + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_set(err, -EIO, "'%s': reading %zu bytes at %#" PRIx64 " failed: %s",
+                             src->name, len - done, host_off + done, strerrordesc_np(errno));
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+int source_read(const struct source *src, uint64_t host_off, void *buf, size_t len,
+                const char *what, struct error *err)
+{
+    if (host_off > INT64_MAX - len)
+        return error_set(err, -EBADMSG, "'%s': %s at %#" PRIx64 " lies outside any file", src->name,
+                         what, host_off);
+    ssize_t n = read_fully(src, host_off, buf, len, err);
+    if (n < 0)
+        return (int)n;
+    if ((size_t)n < len)
+        return error_set(err, -EBADMSG,
+                         "'%s': %s at %#" PRIx64 " (%zu bytes) lies outside the %" PRIu64
+                         "-byte file",
+                         src->name, what, host_off, len, src->host_size);
+    return 0;
+}
+
+int source_read_data(const struct source *src, uint64_t host_off, void *buf, size_t len,
+                     struct error *err)
+{
+    size_t in_file = 0;
+    if (host_off < src->host_size)
+        in_file = (size_t)min_u64(len, src->host_size - host_off);
+    if (in_file > 0) {
+        ssize_t n = read_fully(src, host_off, buf, in_file, err);
+        if (n < 0)
+            return (int)n;
+        if ((size_t)n < in_file)
+            return error_set(err, -EIO,
+                             "'%s': the file was truncated while open: it had %" PRIu64
+                             " bytes and ends at %#" PRIx64 " now",
+                             src->name, src->host_size, host_off + (uint64_t)n);
+    }
+    memset((char *)buf + in_file, 0, len - in_file);
+    return 0;
+}
+
+int source_map(const struct source *src, uint64_t host_off, uint64_t max_len, bool *ret_is_data,
+               uint64_t *ret_len, struct error *err)
+{
+    *ret_is_data = false;
+    *ret_len = max_len;
+    if (host_off >= src->host_size)
+        return 0;
+    off_t at = (off_t)host_off;
+    off_t data = lseek(src->fd, at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO)
+        return 0; /* a hole up to the end */
+    if (data < 0) {
+        if (errno != EINVAL && errno != EOPNOTSUPP)
+            return error_set(err, -EIO, "'%s': looking for data at %#" PRIx64 " failed: %s",
+                             src->name, host_off, strerrordesc_np(errno));
+        *ret_is_data = true; /* a block device, or a file system that cannot tell */
+        *ret_len = min_u64(max_len, src->host_size - host_off);
+        return 0;
+    }
+    if (data > at) {
+        *ret_len = min_u64(max_len, (uint64_t)(data - at));
+        return 0;
+    }
+    off_t hole = lseek(src->fd, at, SEEK_HOLE);
+    *ret_is_data = true;
+    *ret_len = hole > at ? min_u64(max_len, (uint64_t)(hole - at))
+                         : min_u64(max_len, src->host_size - host_off);
+    return 0;
+}
