@@ -198,7 +198,7 @@ static int run_piece(struct qcow_cache *cache, const struct layer *layer, uint64
                      uint64_t max_len, enum table_grow grow, struct cluster_run *ret_run,
                      struct error *err)
 {
-    uint64_t l2_off, gap;
+    uint64_t l2_off = 0, gap = 0;
     int r = find_l2(cache, layer, guest_off, max_len, &l2_off, &gap, err);
     if (r < 0)
         return r;

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fs/log.h"
+#include "qcow/base/cleanup.h"
+
+/* Contract section 7: "system or configuration". */
+enum { EXIT_NO_VERDICT = 2 };
+
+static ssize_t read_verdict(int fd, unsigned char *ret_status)
+{
+    ssize_t n;
+    do
+        n = read(fd, ret_status, 1);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* _exit, since what atexit handlers would flush or free belongs to the child as well. */
+static _Noreturn void leave_with_verdict(int fd, pid_t child)
+{
+    unsigned char status = EXIT_NO_VERDICT;
+    if (read_verdict(fd, &status) == 1)
+        _exit(status);
+    int how = 0;
+    if (waitpid(child, &how, 0) == child && WIFSIGNALED(how))
+        log_error("the server died before the mount was ready: %s", strsignal(WTERMSIG(how)));
+    else
+        log_error("the server ended before the mount was ready");
+    _exit(EXIT_NO_VERDICT);
+}
+
+int daemon_fork(struct daemon *ret_daemon, struct error *err)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return error_set(err, -errno, "cannot make a pipe: %s", strerrordesc_np(errno));
+    auto_close int from_child = fds[0];
+    auto_close int to_parent = fds[1];
+    fflush(NULL);
+    pid_t child = fork();
+    if (child < 0)
+        return error_set(err, -errno, "cannot fork: %s", strerrordesc_np(errno));
+    if (child > 0) {
+        close(take_fd(to_parent));
+        leave_with_verdict(from_child, child);
+    }
+    ret_daemon->verdict_fd = take_fd(to_parent);
+    return 0;
+}
+
+/* A parent that is gone already is no reason to fail: SIGPIPE is ignored. */
+static void send_verdict(struct daemon *daemon, unsigned char status)
+{
+    ssize_t n;
+    do
+        n = write(daemon->verdict_fd, &status, 1);
+    while (n < 0 && errno == EINTR);
+    close(take_fd(daemon->verdict_fd));
+}
+
+static void drop_terminal(void)
+{
+    auto_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0)
+        return;
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        dup2(null, fd);
+    if (null <= STDERR_FILENO)
+        (void)take_fd(null);
+}
+
+void daemon_ready(struct daemon *daemon)
+{
+    if (daemon->verdict_fd < 0)
+        return;
+    setsid();
+    if (chdir("/") < 0)
+        log_debug("cannot change to /: %s", strerrordesc_np(errno));
+    log_to_syslog();
+    drop_terminal();
+    send_verdict(daemon, 0);
+}
+
+void daemon_fail(struct daemon *daemon, int exit_status)
+{
+    if (daemon->verdict_fd >= 0)
+        send_verdict(daemon, (unsigned char)exit_status);
+}

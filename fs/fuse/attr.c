@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/fuse/attr.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "qcow/base/cleanup.h"
+
+/* For what cannot change: an hour spares the questions and bounds what a mistake could cost. */
+static const double forever_s = 3600;
+
+/*
+ * The kernel asks for the root's attributes on each walk of a path, and with dir: answering means
+ * to look at each file. The last answer serves for this many times as long as finding it took, so
+ * that a directory with thousands of images costs a twentieth of a core at most.
+ */
+enum { ROOT_REST_FACTOR = 20 };
+
+static void fill_common(const struct tree *tree, const struct inode *inode, mode_t mode,
+                        struct timespec mtime, struct tree_attr *attr)
+{
+    *attr = (struct tree_attr){
+        .st = {.st_ino = inode->ino,
+               .st_mode = mode & ~tree->config.umask,
+               .st_nlink = 1,
+               .st_uid = tree->config.uid,
+               .st_gid = tree->config.gid,
+               .st_blksize = 4096,
+               .st_atim = mtime,
+               .st_mtim = mtime,
+               .st_ctim = mtime},
+    };
+}
+
+static void fill_dir(const struct tree *tree, const struct inode *inode, struct timespec mtime,
+                     struct tree_attr *attr)
+{
+    fill_common(tree, inode, S_IFDIR | 0555, mtime, attr);
+}
+
+static void fill_file(const struct tree *tree, const struct inode *inode, uint64_t len,
+                      struct timespec mtime, struct tree_attr *attr)
+{
+    fill_common(tree, inode, S_IFREG | 0444, mtime, attr);
+    attr->st.st_size = (off_t)len;
+    attr->st.st_blocks = (blkcnt_t)((len + 511) / 512);
+}
+
+/* When this part of a domain's directory was first seen as it is. */
+static int find_stamp(struct tree *tree, const char *domain_id, const char *part, uint64_t hash,
+                      struct timespec *ret_mtime, struct error *err)
+{
+    auto_free char *key = NULL;
+    if (asprintf(&key, "%s/%s", domain_id, part) < 0) {
+        key = NULL;
+        return error_set(err, -ENOMEM, "out of memory");
+    }
+    *ret_mtime = stamps_get(tree->config.stamps, key, hash, NULL);
+    return 0;
+}
+
+static bool find_recent_root(struct tree *tree, int64_t now_ns, struct timespec *ret_mtime)
+{
+    mutex_lock(&tree->lock);
+    bool is_recent = now_ns < tree->root_valid_ns;
+    *ret_mtime = tree->root_mtime;
+    mutex_unlock(&tree->lock);
+    return is_recent;
+}
+
+static int get_root(struct tree *tree, const struct inode *inode, struct tree_attr *attr,
+                    struct error *err)
+{
+    int64_t begin_ns = monotonic_ns();
+    struct timespec mtime;
+    if (!find_recent_root(tree, begin_ns, &mtime)) {
+        struct tree_domains domains;
+        int r = tree_domains_init(tree, &domains, err);
+        if (r < 0)
+            return r;
+        mtime = stamps_get(tree->config.stamps, "/", domains.hash, NULL);
+        tree_domains_fini(&domains);
+        int64_t end_ns = monotonic_ns();
+        mutex_lock(&tree->lock);
+        tree->root_mtime = mtime;
+        tree->root_valid_ns = end_ns + ROOT_REST_FACTOR * (end_ns - begin_ns);
+        mutex_unlock(&tree->lock);
+    }
+    fill_dir(tree, inode, mtime, attr);
+    return 0;
+}
+
+/* The names in a domain's directory depend on nothing but this. */
+static uint64_t hash_of_parts(const struct domain *domain)
+{
+    return inode_hash(0, domain->xml ? "xml" : "");
+}
+
+static int get_domain_dir(struct tree *tree, const struct inode *inode, struct tree_attr *attr,
+                          struct error *err)
+{
+    auto_domain struct domain *domain = NULL;
+    int r = tree_domain(tree, inode, &domain, err);
+    if (r < 0)
+        return r;
+    struct timespec mtime;
+    r = find_stamp(tree, inode->domain_id, "", hash_of_parts(domain), &mtime, err);
+    if (r < 0)
+        return r;
+    if (inode->kind == INODE_STATUS)
+        fill_file(tree, inode, 0, mtime, attr); /* as in /proc; its text is made at open */
+    else
+        fill_dir(tree, inode, mtime, attr);
+    return 0;
+}
+
+static int get_snapshots_dir(struct tree *tree, const struct inode *inode, struct tree_attr *attr,
+                             struct error *err)
+{
+    auto_domain struct domain *domain = NULL;
+    int r = tree_domain(tree, inode, &domain, err);
+    if (r < 0)
+        return r;
+    auto_catalog struct catalog *catalog = NULL;
+    r = catalog_get(domain, &catalog, err);
+    if (r < 0)
+        return r;
+    struct timespec mtime;
+    r = find_stamp(tree, inode->domain_id, "snapshots", catalog->names_hash, &mtime, err);
+    if (r == 0)
+        fill_dir(tree, inode, mtime, attr);
+    return r;
+}
+
+/* Each text has its node, so this never changes. */
+static int get_xml(struct tree *tree, const struct inode *inode, struct tree_attr *attr,
+                   struct error *err)
+{
+    const char *xml = inode->record->xml;
+    struct timespec mtime;
+    int r = find_stamp(tree, inode->domain_id, "domain.xml", inode_hash(0, xml), &mtime, err);
+    if (r < 0)
+        return r;
+    fill_file(tree, inode, strlen(xml), mtime, attr);
+    attr->timeout_s = forever_s;
+    return 0;
+}
+
+static bool is_same_snapshot(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
+{
+    return strcmp(a->id, b->id) == 0 && strcmp(a->name, b->name) == 0 &&
+           a->guest_size == b->guest_size && a->created.tv_sec == b->created.tv_sec &&
+           a->created.tv_nsec == b->created.tv_nsec && a->l1_off == b->l1_off &&
+           a->l1_entries == b->l1_entries;
+}
+
+const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
+                                            const struct inode *inode)
+{
+    for (size_t i = 0; i < catalog->n_entries; i++) {
+        const struct catalog_entry *entry = &catalog->entries[i];
+        const struct disk *disk = &catalog->domain->disks[entry->disk_idx];
+        if (strcmp(disk->target, inode->target) == 0 && entry->is_now == inode->is_now &&
+            (entry->is_now || is_same_snapshot(&entry->snapshot, &inode->snapshot)))
+            return entry;
+    }
+    return NULL;
+}
+
+int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalog_entry *entry,
+                     const struct session_peek *peek, struct error *err)
+{
+    struct session_attr attr;
+    if (inode_shown(tree->inodes, inode, &attr))
+        return 0;
+    if (inode->is_now && peek->serial != inode->serial)
+        return error_set(err, -ESTALE, "the instant is over");
+    if (inode->is_now && peek->is_taken) {
+        inode_freeze(tree->inodes, inode, &peek->attr);
+        return 0;
+    }
+    if (!entry)
+        return error_set(err, -ESTALE, "the disk or snapshot is gone");
+    if (entry->failure)
+        return error_set(err, entry->failure, "the disk cannot be inspected");
+    attr = (struct session_attr){
+        .guest_size = entry->guest_size, .mtime = entry->mtime, .blocks = entry->blocks};
+    inode_show(tree->inodes, inode, &attr);
+    return 0;
+}
+
+static int refresh_from_host(struct tree *tree, struct inode *inode, struct error *err)
+{
+    auto_domain struct domain *domain = NULL;
+    int r = tree_domain(tree, inode, &domain, err);
+    if (r < 0)
+        return r;
+    auto_catalog struct catalog *catalog = NULL;
+    r = catalog_get(domain, &catalog, err);
+    if (r < 0)
+        return r;
+    struct session_peek peek = {0};
+    if (inode->is_now)
+        registry_peek(tree->config.registry, inode->domain_id, inode->target, &peek);
+    return attr_refresh_raw(tree, inode, attr_find_entry(catalog, inode), &peek, err);
+}
+
+void attr_get_shown(struct tree *tree, const struct inode *inode, struct tree_attr *ret_attr)
+{
+    struct session_attr attr;
+    bool is_frozen = inode_shown(tree->inodes, inode, &attr);
+    fill_file(tree, inode, attr.guest_size, attr.mtime, ret_attr);
+    ret_attr->st.st_blocks = (blkcnt_t)attr.blocks;
+    ret_attr->timeout_s = is_frozen ? forever_s : 0;
+}
+
+static int get_raw(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr,
+                   struct error *err)
+{
+    struct session_attr attr;
+    int r = inode_shown(tree->inodes, inode, &attr) ? 0 : refresh_from_host(tree, inode, err);
+    if (r == 0)
+        attr_get_shown(tree, inode, ret_attr);
+    return r;
+}
+
+int attr_get(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr, struct error *err)
+{
+    switch (inode->kind) {
+    case INODE_ROOT:
+        return get_root(tree, inode, ret_attr, err);
+    case INODE_DOMAIN:
+    case INODE_STATUS:
+        return get_domain_dir(tree, inode, ret_attr, err);
+    case INODE_SNAPSHOTS:
+        return get_snapshots_dir(tree, inode, ret_attr, err);
+    case INODE_XML:
+        return get_xml(tree, inode, ret_attr, err);
+    case INODE_RAW:
+        return get_raw(tree, inode, ret_attr, err);
+    }
+    return error_set(err, -EIO, "a node of kind %d", inode->kind);
+}

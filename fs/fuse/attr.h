@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What stat shows (contract section 4). Times move only when content does, and once a .raw file
+ * was opened its numbers are fixed for the life of its node. Any thread; reads image headers, but
+ * never waits for libvirt.
+ */
+#pragma once
+
+#include "fs/fuse/tree.h"
+
+/* 0; -ESTALE if the domain, the disk, the snapshot or the instant is gone; -ENOMEM; ... */
+int attr_get(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr, struct error *err);
+
+/*
+ * Brings what a RAW node shows up to date from its entry in the catalog, and from the instant if
+ * there is one. 0, or -ESTALE when its instant is over and it was never opened, or the errno of
+ * the disk's failure.
+ */
+int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalog_entry *entry,
+                     const struct session_peek *peek, struct error *err);
+
+/* What a RAW node shows since it was last brought up to date. */
+void attr_get_shown(struct tree *tree, const struct inode *inode, struct tree_attr *ret_attr);
+
+/* The catalog's entry for what a RAW node stands for, or NULL. */
+const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
+                                            const struct inode *inode);

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * An open .raw file: from open(), which may wait for its instant without holding a thread, to
+ * reads; handle_release() closes it. Answers the requests itself. Any thread.
+ */
+#pragma once
+
+#include "fs/fuse/handle.h"
+#include "fs/fuse/reply.h"
+#include "fs/fuse/tree.h"
+
+struct file_table;
+
+/* @tree and @handles are borrowed for the life of the table. 0 or -ENOMEM. */
+int file_table_create(struct tree *tree, struct handle_table *handles,
+                      struct file_table **ret_table);
+/*
+ * Waits until each open that still waits has been answered: after registry_shutdown(), which
+ * answers them, and before the FUSE session goes. NULL is fine.
+ */
+void file_table_destroy(struct file_table *table);
+
+void file_open(struct file_table *table, fuse_req_t req, struct inode *inode,
+               const struct fuse_file_info *fi);
+void file_read(struct file_table *table, fuse_req_t req, const struct inode *inode, size_t len,
+               off_t off, const struct fuse_file_info *fi);
+void file_seek(struct file_table *table, fuse_req_t req, const struct inode *inode, off_t off,
+               int whence, const struct fuse_file_info *fi);

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/fuse/mount.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/fuse/buffer.h"
+#include "fs/fuse/mountpoint.h"
+#include "fs/fuse/ops.h"
+#include "fs/log.h"
+#include "qcow/base/cleanup.h"
+
+enum {
+    /*
+     * Threads are made as requests come. The bound leaves room for others when a disk hangs with
+     * all reads that the kernel sends for it.
+     */
+    THREADS_MAX = 128,
+    /* Each keeps a buffer of a megabyte while idle. */
+    THREADS_IDLE_MAX = 8,
+    /* How long to wait for the loop before it is woken once more. */
+    WAKE_INTERVAL_NS = 20 * 1000 * 1000,
+    LOG_LINE_MAX = 1024,
+};
+
+struct mount {
+    /* Immutable: */
+    struct fuse_session *session;
+    struct ops_context context;
+    char *path; /* real path that it is mounted on; NULL until it is */
+    bool is_single_thread;
+    pthread_t loop_thread;
+
+    struct mutex lock;
+    struct cond changed;
+    /* Guarded by lock: */
+    bool is_stopping GUARDED_BY(lock);
+    bool is_serving GUARDED_BY(lock);
+};
+
+/* libfuse's own messages are lines of our log. */
+static void log_fuse(enum fuse_log_level level, const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0)));
+static void log_fuse(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    char text[LOG_LINE_MAX];
+    vsnprintf(text, sizeof(text), fmt, ap);
+    text[strcspn(text, "\n")] = '\0';
+    if (level <= FUSE_LOG_ERR)
+        log_error("%s", text);
+    else if (level <= FUSE_LOG_WARNING)
+        log_warn("%s", text);
+    else
+        log_debug("%s", text);
+}
+
+/* A value in an -o list of libfuse; caller frees; NULL: no memory. */
+static char *escape_value(const char *value)
+{
+    char *out = malloc(2 * strlen(value) + 1);
+    if (!out)
+        return NULL;
+    char *to = out;
+    for (; *value; value++) {
+        if (*value == ',' || *value == '\\')
+            *to++ = '\\';
+        *to++ = *value;
+    }
+    *to = '\0';
+    return out;
+}
+
+static char *make_mount_options(const struct mount_config *config)
+{
+    auto_free char *source = escape_value(config->source);
+    char *options;
+    if (!source ||
+        asprintf(
+            &options, "default_permissions,nosuid,nodev,max_read=%d,subtype=%s,fsname=%s%s%s%s",
+            OPS_READ_MAX, MOUNTPOINT_SUBTYPE, source, config->allow_other ? ",allow_other" : "",
+            config->is_ro ? ",ro" : "", config->is_debug ? ",debug" : "") < 0)
+        return NULL;
+    return options;
+}
+
+static int create_session(struct mount *mount, const struct mount_config *config, struct error *err)
+{
+    auto_free char *options = make_mount_options(config);
+    if (!options)
+        return error_set(err, -ENOMEM, "out of memory");
+    char *argv[] = {"virtsnapfs", "-o", options, NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+    mount->session = fuse_session_new(&args, &ops_table, sizeof(ops_table), &mount->context);
+    fuse_opt_free_args(&args);
+    if (!mount->session)
+        return error_set(err, -EINVAL, "libfuse refused to make a session");
+    return 0;
+}
+
+static int attach(struct mount *mount, const struct mount_config *config, struct error *err)
+{
+    char *real;
+    int r = mountpoint_prepare(config->mountpoint, &real, err);
+    if (r < 0)
+        return r;
+    if (fuse_session_mount(mount->session, real) != 0) {
+        free(real);
+        return error_set(err, -EIO, "cannot mount on '%s'", config->mountpoint);
+    }
+    mount->path = real;
+    mountpoint_raise_readahead(real, OPS_READ_MAX / 1024);
+    return 0;
+}
+
+static int create_context(struct mount *mount, const struct mount_config *config, struct error *err)
+{
+    struct ops_context *context = &mount->context;
+    int r = tree_create(&config->tree, &context->tree);
+    if (r == 0)
+        r = file_table_create(context->tree, &context->handles, &context->files);
+    return r < 0 ? error_set(err, r, "out of memory") : 0;
+}
+
+int mount_open(const struct mount_config *config, struct mount **ret_mount, struct error *err)
+{
+    struct mount *mount = calloc(1, sizeof(*mount));
+    if (!mount)
+        return error_set(err, -ENOMEM, "out of memory");
+    mutex_init(&mount->lock);
+    cond_init(&mount->changed);
+    handle_table_init(&mount->context.handles);
+    mount->is_single_thread = config->is_single_thread;
+    mount->loop_thread = pthread_self();
+    fuse_set_log_func(log_fuse);
+    int r = create_context(mount, config, err);
+    if (r == 0)
+        r = create_session(mount, config, err);
+    if (r == 0)
+        r = attach(mount, config, err);
+    if (r < 0) {
+        mount_close(mount);
+        return r;
+    }
+    *ret_mount = mount;
+    return 0;
+}
+
+/* A handler that does nothing makes the loop's system call return, which SIG_IGN would not. */
+static void on_wake(int signal)
+{
+    (void)signal;
+}
+
+static void catch_wake_signal(void)
+{
+    struct sigaction action = {.sa_handler = on_wake};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+static int run_loop(struct mount *mount)
+{
+    if (mount->is_single_thread)
+        return fuse_session_loop(mount->session);
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    if (!config)
+        return -ENOMEM;
+    fuse_loop_cfg_set_clone_fd(config, 1);
+    fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
+    fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE_MAX);
+    int r = fuse_session_loop_mt(mount->session, config);
+    fuse_loop_cfg_destroy(config);
+    return r;
+}
+
+int mount_serve(struct mount *mount, struct error *err)
+{
+    catch_wake_signal();
+    mutex_lock(&mount->lock);
+    bool is_wanted = !mount->is_stopping;
+    mount->is_serving = is_wanted;
+    mutex_unlock(&mount->lock);
+    int r = is_wanted ? run_loop(mount) : 0;
+    mutex_lock(&mount->lock);
+    mount->is_serving = false;
+    cond_wake_all(&mount->changed);
+    mutex_unlock(&mount->lock);
+    buffer_release();
+    if (r < 0)
+        return error_set(err, r, "serving '%s' failed: %s", mount->path, strerrordesc_np(-r));
+    return 0;
+}
+
+/*
+ * The loop's main thread sleeps in a system call and looks at the flag only before: a signal that
+ * comes in between is lost, so it is sent until the loop has ended.
+ */
+static void stop_locked(struct mount *mount) REQUIRES(&mount->lock)
+{
+    mount->is_stopping = true;
+    fuse_session_exit(mount->session);
+    while (mount->is_serving) {
+        pthread_kill(mount->loop_thread, SIGUSR1);
+        cond_wait_until(&mount->changed, &mount->lock, monotonic_ns() + WAKE_INTERVAL_NS);
+    }
+}
+
+void mount_stop(struct mount *mount)
+{
+    mutex_lock(&mount->lock);
+    stop_locked(mount);
+    mutex_unlock(&mount->lock);
+}
+
+void mount_close(struct mount *mount)
+{
+    if (!mount)
+        return;
+    file_table_destroy(mount->context.files);
+    if (mount->path)
+        fuse_session_unmount(mount->session);
+    handle_table_fini(&mount->context.handles);
+    if (mount->session)
+        fuse_session_destroy(mount->session);
+    tree_destroy(mount->context.tree);
+    cond_fini(&mount->changed);
+    mutex_fini(&mount->lock);
+    free(mount->path);
+    free(mount);
+}

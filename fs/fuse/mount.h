@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One mount: from the kernel's acceptance to the end of serving. Main thread, except for
+ * mount_stop().
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "fs/fuse/tree.h"
+#include "qcow/base/error.h"
+
+struct mount;
+
+struct mount_config {
+    struct tree_config tree;
+    const char *source;     /* shown as the mount's source */
+    const char *mountpoint; /* absolute */
+    bool allow_other, is_ro;
+    bool is_debug; /* libfuse logs each request */
+    bool is_single_thread;
+};
+
+/* Mounts; requests wait until mount_serve(). 0 or negative errno. */
+int mount_open(const struct mount_config *config, struct mount **ret_mount, struct error *err);
+
+/* Serves until unmounted, aborted or stopped. 0, or negative errno if serving failed. */
+int mount_serve(struct mount *mount, struct error *err);
+
+/* Makes mount_serve() return, also if it is only about to begin; waits for that. Other threads. */
+void mount_stop(struct mount *mount);
+
+/*
+ * Unmounts (lazily, if still in use), waits for opens that still wait, closes what is open. After
+ * registry_shutdown(). NULL is fine.
+ */
+void mount_close(struct mount *mount);

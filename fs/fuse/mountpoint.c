@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/fuse/mountpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fs/log.h"
+#include "qcow/base/cleanup.h"
+
+static void cleanup_file(FILE **file)
+{
+    if (*file)
+        fclose(*file);
+}
+
+/* Takes back in place what the kernel writes as \ooo: space, tab, newline and backslash. */
+static void unescape(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from; to++) {
+        const char *o = from + 1;
+        if (from[0] == '\\' && o[0] >= '0' && o[0] <= '3' && o[1] >= '0' && o[1] <= '7' &&
+            o[2] >= '0' && o[2] <= '7') {
+            *to = (char)((o[0] - '0') << 6 | (o[1] - '0') << 3 | (o[2] - '0'));
+            from += 4;
+        } else {
+            *to = *from++;
+        }
+    }
+    *to = '\0';
+}
+
+/* ID PARENT MAJ:MIN ROOT PATH OPTIONS [TAG...] - TYPE SOURCE SUPER-OPTIONS; see proc(5). */
+int mountinfo_parse(const char *line, struct mountinfo *ret_info)
+{
+    unsigned major, minor;
+    auto_free char *path = NULL;
+    auto_free char *type = NULL;
+    const char *dash = strstr(line, " - ");
+    if (sscanf(line, "%*u %*u %u:%u %*s %ms", &major, &minor, &path) != 3 || !dash ||
+        sscanf(dash, " - %ms", &type) != 1)
+        return -EINVAL;
+    unescape(path);
+    *ret_info = (struct mountinfo){
+        .major = major, .minor = minor, .path = take_ptr(path), .type = take_ptr(type)};
+    return 0;
+}
+
+void mountinfo_fini(struct mountinfo *info)
+{
+    free(info->path);
+    free(info->type);
+    *info = (struct mountinfo){0};
+}
+
+/* The mount of ours that covers @path: the last line about it is the topmost. */
+static bool find_ours(const char *path, struct mountinfo *ret_info)
+{
+    __attribute__((cleanup(cleanup_file))) FILE *file = fopen("/proc/self/mountinfo", "re");
+    if (!file)
+        return false;
+    auto_free char *line = NULL;
+    size_t room = 0;
+    struct mountinfo found = {0};
+    while (getline(&line, &room, file) > 0) {
+        struct mountinfo info;
+        if (mountinfo_parse(line, &info) < 0)
+            continue;
+        if (strcmp(info.path, path) == 0) {
+            mountinfo_fini(&found);
+            found = info;
+        } else {
+            mountinfo_fini(&info);
+        }
+    }
+    if (!found.type || strcmp(found.type, "fuse." MOUNTPOINT_SUBTYPE) != 0) {
+        mountinfo_fini(&found);
+        return false;
+    }
+    *ret_info = found;
+    return true;
+}
+
+/* The real path of @path, its last part left as it is: a dead mount cannot be resolved. */
+static char *resolve_parent(const char *path)
+{
+    auto_free char *copy = strdup(path);
+    if (!copy)
+        return NULL;
+    size_t len = strlen(copy);
+    while (len > 1 && copy[len - 1] == '/')
+        copy[--len] = '\0';
+    char *slash = strrchr(copy, '/');
+    *slash = '\0';
+    auto_free char *parent = realpath(slash == copy ? "/" : copy, NULL);
+    char *joined;
+    if (!parent || asprintf(&joined, "%s/%s", strcmp(parent, "/") ? parent : "", slash + 1) < 0)
+        return NULL;
+    return joined;
+}
+
+/* For those who may not unmount themselves. True if the program said it did. */
+static bool run_fusermount(const char *path)
+{
+    extern char **environ;
+    char *argv[] = {"fusermount3", "-u", "-z", "--", (char *)path, NULL};
+    pid_t pid;
+    int how;
+    if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) != 0)
+        return false;
+    while (waitpid(pid, &how, 0) < 0)
+        if (errno != EINTR)
+            return false;
+    return WIFEXITED(how) && WEXITSTATUS(how) == 0;
+}
+
+static void detach_dead(const char *path)
+{
+    auto_free char *at = resolve_parent(path);
+    struct mountinfo info;
+    if (!at || !find_ours(at, &info))
+        return;
+    mountinfo_fini(&info);
+    if (umount2(at, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || run_fusermount(at))
+        log_warn("the server of an earlier mount at '%s' had died: detached that mount", at);
+}
+
+int mountpoint_prepare(const char *path, char **ret_real, struct error *err)
+{
+    struct stat st;
+    if (stat(path, &st) < 0 && errno == ENOTCONN)
+        detach_dead(path);
+    if (stat(path, &st) < 0)
+        return error_set(err, -errno, "cannot mount on '%s': %s", path, strerrordesc_np(errno));
+    if (!S_ISDIR(st.st_mode))
+        return error_set(err, -ENOTDIR, "cannot mount on '%s': not a directory", path);
+    char *real = realpath(path, NULL);
+    if (!real)
+        return error_set(err, -errno, "cannot mount on '%s': %s", path, strerrordesc_np(errno));
+    *ret_real = real;
+    return 0;
+}
+
+void mountpoint_raise_readahead(const char *real_path, unsigned kib)
+{
+    struct mountinfo info;
+    if (!find_ours(real_path, &info))
+        return;
+    char name[64];
+    snprintf(name, sizeof(name), "/sys/class/bdi/%u:%u/read_ahead_kb", info.major, info.minor);
+    mountinfo_fini(&info);
+    auto_close int fd = open(name, O_WRONLY | O_CLOEXEC);
+    char value[16];
+    int len = snprintf(value, sizeof(value), "%u\n", kib);
+    if (fd < 0 || write(fd, value, (size_t)len) < 0)
+        log_debug("cannot raise '%s': %s", name, strerrordesc_np(errno));
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The directory that is mounted on, seen from outside: everything here asks /proc and /sys, and
+ * nothing that a mount of ours would have to answer. Main thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "qcow/base/error.h"
+
+/* What /proc/self/mountinfo calls our mounts: "fuse." and the subtype. */
+#define MOUNTPOINT_SUBTYPE "virtsnapfs"
+
+/* One line of /proc/self/mountinfo, as far as it matters here. */
+struct mountinfo {
+    unsigned major, minor; /* of its st_dev, which also names its backing device information */
+    char *path;            /* where it is mounted */
+    char *type;            /* "fuse.virtsnapfs" */
+};
+
+/* 0, -EINVAL for what is no such line, or -ENOMEM; mountinfo_fini() releases @ret_info. */
+int mountinfo_parse(const char *line, struct mountinfo *ret_info);
+void mountinfo_fini(struct mountinfo *info);
+
+/*
+ * Makes @path (absolute) ready to be mounted on: a mount of ours there whose server has died is
+ * detached first.
+ *
+ * 0 and the real path (caller frees); or negative errno if it is no directory that can be reached.
+ */
+int mountpoint_prepare(const char *path, char **ret_real, struct error *err);
+
+/*
+ * Lets the kernel read ahead as far as one request reaches, @kib, on the mount at @real_path. Its
+ * default is an eighth of that, which costs a third of the speed of a sequential read. Only root
+ * may; for others the mount is just slower.
+ */
+void mountpoint_raise_readahead(const char *real_path, unsigned kib);

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/host/directory.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/host/file.h"
+#include "fs/host/ref.h"
+#include "qcow/base/cleanup.h"
+
+static const char id_prefix[] = "dir:";
+static const char qcow2_suffix[] = ".qcow2";
+static const char only_target[] = "vda";
+
+struct directory_host {
+    struct host host;
+    /* Immutable: */
+    int fd;      /* the directory; O_PATH is not enough for reading it */
+    char **dirs; /* real paths: [0] is the directory, then the backing directories */
+    size_t n_dirs;
+    enum directory_format format;
+};
+
+static struct directory_host *from_host(struct host *host)
+{
+    return (struct directory_host *)host;
+}
+
+static void cleanup_dir(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+/* A regular file, or a symlink to one that lies where references may lead to. */
+static bool is_served(const struct directory_host *dh, const char *name, const char *path)
+{
+    struct stat st;
+    if (fstatat(dh->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return false;
+    if (!S_ISLNK(st.st_mode))
+        return S_ISREG(st.st_mode);
+    auto_free char *real = realpath(path, NULL);
+    return real && stat(real, &st) == 0 && S_ISREG(st.st_mode) &&
+           file_is_beneath(real, (const char *const *)dh->dirs, dh->n_dirs);
+}
+
+static bool is_named_qcow2(const char *name)
+{
+    size_t len = strlen(name), suffix_len = strlen(qcow2_suffix);
+    return len > suffix_len && strcmp(name + len - suffix_len, qcow2_suffix) == 0;
+}
+
+/* A file that cannot be opened now counts as not beginning like qcow2: its open will tell. */
+static bool looks_like_qcow2(const struct directory_host *dh, const char *path)
+{
+    struct error ignored;
+    auto_close int fd = file_open_image(path, (const char *const *)dh->dirs, dh->n_dirs, &ignored);
+    return fd >= 0 && qcow_has_magic(fd);
+}
+
+static void declare_format(const struct directory_host *dh, const char *name, struct disk *disk)
+{
+    struct disk_layer *layer = &disk->layers[0];
+    layer->format = QCOW_FORMAT_RAW;
+    if (is_named_qcow2(name)) {
+        layer->format = QCOW_FORMAT_QCOW2;
+    } else if (looks_like_qcow2(dh, layer->path)) {
+        if (dh->format == DIRECTORY_FORMAT_QCOW2)
+            layer->format = QCOW_FORMAT_QCOW2;
+        disk->is_format_disputed = dh->format == DIRECTORY_FORMAT_NONE;
+    }
+}
+
+/* Takes @path. */
+static int fill_record(const struct directory_host *dh, struct domain *domain, char *path)
+{
+    auto_free char *owned = path;
+    domain->state = DOMAIN_SHUTOFF;
+    domain->is_persistent = true;
+    domain->disks = calloc(1, sizeof(*domain->disks));
+    if (!domain->disks)
+        return -ENOMEM;
+    domain->n_disks = 1;
+    struct disk *disk = domain->disks;
+    disk->target = strdup(only_target);
+    disk->layers = calloc(1, sizeof(*disk->layers));
+    if (!disk->target || !disk->layers)
+        return -ENOMEM;
+    disk->n_layers = 1;
+    disk->layers[0].path = take_ptr(owned);
+    declare_format(dh, domain->name, disk);
+    return 0;
+}
+
+/* 0 and the record, -ENOENT if the name is not one of a file that is served, -ENOMEM. */
+static int read_record(const struct directory_host *dh, const char *name,
+                       struct domain **ret_domain)
+{
+    auto_free char *path = NULL;
+    auto_free char *id = NULL;
+    if (asprintf(&path, "%s/%s", strcmp(dh->dirs[0], "/") ? dh->dirs[0] : "", name) < 0) {
+        path = NULL;
+        return -ENOMEM;
+    }
+    if (!is_served(dh, name, path))
+        return -ENOENT;
+    if (asprintf(&id, "%s%s", id_prefix, name) < 0) {
+        id = NULL;
+        return -ENOMEM;
+    }
+    struct domain *domain = domain_create(id, name);
+    if (!domain)
+        return -ENOMEM;
+    int r = fill_record(dh, domain, take_ptr(path));
+    if (r < 0) {
+        domain_unref(domain);
+        return r;
+    }
+    *ret_domain = domain;
+    return 0;
+}
+
+struct list {
+    struct domain **domains;
+    size_t n, room;
+};
+
+static void cleanup_list(struct list *list)
+{
+    host_list_free(list->domains, list->n);
+}
+
+/* Takes @domain. */
+static int append_record(struct list *list, struct domain *domain)
+{
+    if (list->n == list->room) {
+        size_t room = list->room ? 2 * list->room : 64;
+        struct domain **grown = reallocarray(list->domains, room, sizeof(struct domain *));
+        if (!grown) {
+            domain_unref(domain);
+            return -ENOMEM;
+        }
+        list->domains = grown;
+        list->room = room;
+    }
+    list->domains[list->n++] = domain;
+    return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp((*(struct domain *const *)a)->name, (*(struct domain *const *)b)->name);
+}
+
+/* Opened anew, since concurrent readers must not share one directory position. */
+static int open_listing(const struct directory_host *dh, DIR **ret_dir, struct error *err)
+{
+    auto_close int fd = openat(dh->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir)
+        return error_set(err, -EIO, "cannot read directory '%s': %s", dh->dirs[0],
+                         strerrordesc_np(errno));
+    (void)take_fd(fd);
+    *ret_dir = dir;
+    return 0;
+}
+
+static int directory_list(struct host *host, struct domain ***ret_domains, size_t *ret_n,
+                          struct error *err)
+{
+    struct directory_host *dh = from_host(host);
+    __attribute__((cleanup(cleanup_dir))) DIR *dir = NULL;
+    int r = open_listing(dh, &dir, err);
+    if (r < 0)
+        return r;
+    __attribute__((cleanup(cleanup_list))) struct list list = {0};
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry && errno)
+            return error_set(err, -EIO, "cannot read directory '%s': %s", dh->dirs[0],
+                             strerrordesc_np(errno));
+        if (!entry)
+            break;
+        struct domain *domain;
+        r = read_record(dh, entry->d_name, &domain);
+        if (r == 0)
+            r = append_record(&list, domain);
+        if (r == -ENOMEM)
+            return error_set(err, r, "out of memory");
+    }
+    if (list.n)
+        qsort(list.domains, list.n, sizeof(*list.domains), compare_names);
+    *ret_domains = take_ptr(list.domains);
+    *ret_n = list.n;
+    list.n = 0;
+    return 0;
+}
+
+static struct domain *directory_find_name(struct host *host, const char *name)
+{
+    if (!*name || strchr(name, '/'))
+        return NULL;
+    struct domain *domain;
+    return read_record(from_host(host), name, &domain) < 0 ? NULL : domain;
+}
+
+static struct domain *directory_find(struct host *host, const char *id)
+{
+    size_t len = strlen(id_prefix);
+    return strncmp(id, id_prefix, len) ? NULL : directory_find_name(host, id + len);
+}
+
+/*
+ * Here nobody but the image itself says what it refers to, so a reference is followed only within
+ * the directories that the user named.
+ */
+static int directory_open_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret_file,
+                              struct error *err)
+{
+    struct directory_host *dh = from_host(((struct host_image_ctx *)ctx)->host);
+    return ref_open_recorded(ref, (const char *const *)dh->dirs, dh->n_dirs, ret_file, err);
+}
+
+static void directory_close(struct host *host)
+{
+    struct directory_host *dh = from_host(host);
+    if (dh->fd >= 0)
+        close(dh->fd);
+    file_free_dirs(dh->dirs, dh->n_dirs);
+    free(dh);
+}
+
+static const struct host_ops directory_ops = {
+    .list = directory_list,
+    .find = directory_find,
+    .find_name = directory_find_name,
+    .open_ref = directory_open_ref,
+    .close = directory_close,
+};
+
+/* The directory itself and the backing directories, as one list of real paths. */
+static int resolve_config(const struct directory_config *config, struct directory_host *dh,
+                          struct error *err)
+{
+    size_t n = config->n_backing_dirs + 1;
+    auto_free const char **dirs = calloc(n, sizeof(*dirs));
+    if (!dirs)
+        return error_set(err, -ENOMEM, "out of memory");
+    dirs[0] = config->path;
+    for (size_t i = 1; i < n; i++)
+        dirs[i] = config->backing_dirs[i - 1];
+    int r = file_resolve_dirs(dirs, n, &dh->dirs, err);
+    if (r == 0)
+        dh->n_dirs = n;
+    return r;
+}
+
+static int open_directory(const struct directory_config *config, struct directory_host *dh,
+                          struct error *err)
+{
+    int r = resolve_config(config, dh, err);
+    if (r < 0)
+        return r;
+    dh->fd = open(dh->dirs[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dh->fd < 0)
+        return error_set(err, -errno, "cannot read directory '%s': %s", config->path,
+                         strerrordesc_np(errno));
+    return 0;
+}
+
+int directory_open(const struct directory_config *config, struct host **ret_host, struct error *err)
+{
+    struct directory_host *dh = calloc(1, sizeof(*dh));
+    if (!dh)
+        return error_set(err, -ENOMEM, "out of memory");
+    dh->host.ops = &directory_ops;
+    dh->fd = -1;
+    dh->format = config->format;
+    int r = open_directory(config, dh, err);
+    if (r < 0) {
+        directory_close(&dh->host);
+        return r;
+    }
+    *ret_host = &dh->host;
+    return 0;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/host/ref.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/host/file.h"
+#include "qcow/base/cleanup.h"
+
+static int choose_format(const struct qcow_ref *ref, enum qcow_format *ret_format,
+                         struct error *err)
+{
+    if (ref->kind == QCOW_REF_DATA) {
+        *ret_format = QCOW_FORMAT_RAW;
+        return 0;
+    }
+    if (!ref->format)
+        return error_set(err, -EOPNOTSUPP,
+                         "'%s' refers to '%s' but records no format; it is never probed", ref->from,
+                         ref->name);
+    if (qcow_format_parse(ref->format, ret_format) < 0)
+        return error_set(err, -EOPNOTSUPP, "'%s' refers to '%s' in format '%s', not raw or qcow2",
+                         ref->from, ref->name, ref->format);
+    return 0;
+}
+
+/* Takes @path. */
+static int open_file(char *path, enum qcow_format format, const char *const *dirs, size_t n_dirs,
+                     struct qcow_file *ret_file, struct error *err)
+{
+    auto_free char *name = path;
+    int fd = file_open_image(name, dirs, n_dirs, err);
+    if (fd < 0)
+        return fd;
+    *ret_file = (struct qcow_file){.fd = fd, .format = format, .name = take_ptr(name)};
+    return 0;
+}
+
+int ref_open_recorded(const struct qcow_ref *ref, const char *const *dirs, size_t n_dirs,
+                      struct qcow_file *ret_file, struct error *err)
+{
+    if (!ref->name && ref->kind == QCOW_REF_BACKING)
+        return 1;
+    if (!ref->name)
+        return error_set(err, -EOPNOTSUPP, "'%s' records no name for its data file", ref->from);
+    enum qcow_format format;
+    int r = choose_format(ref, &format, err);
+    if (r < 0)
+        return r;
+    char *path;
+    r = file_resolve_ref(ref->from, ref->name, &path, err);
+    if (r < 0)
+        return r;
+    r = open_file(path, format, dirs, n_dirs, ret_file, err);
+    if (r < 0)
+        error_prefix(err, "'%s' refers to '%s'", ref->from, ref->name);
+    return r;
+}
+
+int ref_open_declared(const char *path, enum qcow_format format, struct qcow_file *ret_file,
+                      struct error *err)
+{
+    char *name = strdup(path);
+    if (!name)
+        return error_set(err, -ENOMEM, "out of memory");
+    return open_file(name, format, NULL, 0, ret_file, err);
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/host/snapshot_xml.h"
+
+#include <errno.h>
+#include <libxml/tree.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/host/xml_internal.h"
+#include "qcow/base/cleanup.h"
+
+static xmlNode *add_element(xmlNode *parent, const char *name)
+{
+    return parent ? xmlNewChild(parent, NULL, (const xmlChar *)name, NULL) : NULL;
+}
+
+static bool add_attr(xmlNode *node, const char *name, const char *value)
+{
+    return node && xmlNewProp(node, (const xmlChar *)name, (const xmlChar *)value);
+}
+
+static bool add_overlay(xmlNode *disk, const char *overlay)
+{
+    return add_attr(disk, "snapshot", "external") && add_attr(disk, "type", "file") &&
+           add_attr(add_element(disk, "driver"), "type", "qcow2") &&
+           add_attr(add_element(disk, "source"), "file", overlay);
+}
+
+static int add_disks(xmlNode *disks, const xmlDoc *domain, const char *target, const char *overlay,
+                     struct error *err)
+{
+    bool is_found = false;
+    for (const xmlNode *disk = xml_first_disk(domain); disk; disk = xml_next(disk)) {
+        auto_free char *name = NULL;
+        int r = xml_disk_target(disk, &name, err);
+        if (r < 0)
+            return r;
+        bool is_frozen = strcmp(name, target) == 0;
+        xmlNode *element = add_element(disks, "disk");
+        if (!add_attr(element, "name", name) ||
+            !(is_frozen ? add_overlay(element, overlay) : add_attr(element, "snapshot", "no")))
+            return error_set(err, -ENOMEM, "out of memory");
+        is_found |= is_frozen;
+    }
+    return is_found ? 0 : error_set(err, -EBADMSG, "no disk with target '%s'", target);
+}
+
+static int dump(xmlDoc *doc, char **ret_xml, struct error *err)
+{
+    xmlChar *text = NULL;
+    int len = 0;
+    xmlDocDumpMemory(doc, &text, &len);
+    char *copy = text ? strdup((const char *)text) : NULL;
+    xmlFree(text);
+    if (!copy)
+        return error_set(err, -ENOMEM, "out of memory");
+    *ret_xml = copy;
+    return 0;
+}
+
+int snapshot_xml_build(const char *domain_xml, const char *name, const char *target,
+                       const char *overlay, char **ret_xml, struct error *err)
+{
+    auto_doc xmlDoc *domain = NULL;
+    int r = xml_open(domain_xml, "domain", &domain, err);
+    if (r < 0)
+        return r;
+    auto_doc xmlDoc *doc = xmlNewDoc((const xmlChar *)"1.0");
+    xmlNode *root = doc ? xmlNewNode(NULL, (const xmlChar *)"domainsnapshot") : NULL;
+    if (!root)
+        return error_set(err, -ENOMEM, "out of memory");
+    xmlDocSetRootElement(doc, root);
+    /* xmlNewTextChild escapes what xmlNewChild would take for entities. */
+    xmlNode *disks = xmlNewTextChild(root, NULL, (const xmlChar *)"name", (const xmlChar *)name)
+                         ? add_element(root, "disks")
+                         : NULL;
+    if (!disks)
+        return error_set(err, -ENOMEM, "out of memory");
+    r = add_disks(disks, domain, target, overlay, err);
+    return r < 0 ? r : dump(doc, ret_xml, err);
+}
+
+static int find_disk(const xmlDoc *domain, const char *target, const xmlNode **ret_disk,
+                     struct error *err)
+{
+    for (const xmlNode *disk = xml_first_disk(domain); disk; disk = xml_next(disk)) {
+        auto_free char *name = NULL;
+        int r = xml_disk_target(disk, &name, err);
+        if (r < 0)
+            return r;
+        if (strcmp(name, target) == 0) {
+            *ret_disk = disk;
+            return 0;
+        }
+    }
+    return error_set(err, -EBADMSG, "no disk with target '%s'", target);
+}
+
+int snapshot_xml_find_job(const char *domain_xml, const char *target,
+                          enum snapshot_xml_job *ret_job, struct error *err)
+{
+    auto_doc xmlDoc *domain = NULL;
+    const xmlNode *disk;
+    int r = xml_open(domain_xml, "domain", &domain, err);
+    if (r == 0)
+        r = find_disk(domain, target, &disk, err);
+    if (r < 0)
+        return r;
+    const xmlNode *mirror = xml_child(disk, "mirror");
+    if (!mirror) {
+        *ret_job = SNAPSHOT_XML_NO_JOB;
+        return 0;
+    }
+    auto_free char *job = NULL;
+    auto_free char *ready = NULL;
+    r = xml_attr(mirror, "job", &job, err);
+    if (r == 0)
+        r = xml_attr(mirror, "ready", &ready, err);
+    if (r < 0)
+        return r;
+    if (!job || strcmp(job, "active-commit") != 0)
+        *ret_job = SNAPSHOT_XML_OTHER_JOB;
+    else if (!ready)
+        *ret_job = SNAPSHOT_XML_COMMIT;
+    else
+        *ret_job =
+            strcmp(ready, "yes") == 0 ? SNAPSHOT_XML_COMMIT_READY : SNAPSHOT_XML_COMMIT_ENDING;
+    return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The XML around an external snapshot: what is asked for, and what the live XML says of the job
+ * that undoes it. Pure; any thread.
+ */
+#pragma once
+
+#include "qcow/base/error.h"
+
+/*
+ * A <domainsnapshot> that puts @overlay over disk @target and leaves every other disk alone.
+ *
+ * @domain_xml  the domain's live XML: libvirt takes a disk that is not listed for one to be
+ *              snapshotted too, so all have to be named
+ *
+ * 0 and the text (caller frees), -EBADMSG, -ENOMEM.
+ */
+int snapshot_xml_build(const char *domain_xml, const char *name, const char *target,
+                       const char *overlay, char **ret_xml, struct error *err);
+
+enum snapshot_xml_job {
+    SNAPSHOT_XML_NO_JOB,
+    SNAPSHOT_XML_COMMIT,        /* active commit, still copying */
+    SNAPSHOT_XML_COMMIT_READY,  /* active commit that can be pivoted */
+    SNAPSHOT_XML_COMMIT_ENDING, /* active commit, being aborted or pivoted */
+    SNAPSHOT_XML_OTHER_JOB,     /* a block copy */
+};
+
+/* The mirroring job of a disk. 0, -EBADMSG if there is no such disk, -ENOMEM. */
+int snapshot_xml_find_job(const char *domain_xml, const char *target,
+                          enum snapshot_xml_job *ret_job, struct error *err);

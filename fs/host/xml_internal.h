@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the readers of domain XML share: xml.c and snapshot_xml.c. Pure; any thread. */
+#pragma once
+
+#include <libxml/tree.h>
+
+#include "qcow/base/error.h"
+
+static inline void xml_cleanup_doc(xmlDoc **doc)
+{
+    if (*doc)
+        xmlFreeDoc(*doc);
+}
+#define auto_doc __attribute__((cleanup(xml_cleanup_doc)))
+
+/* 0 and the document (caller frees), -EBADMSG if it is not XML with that root element. */
+int xml_open(const char *xml, const char *root, xmlDoc **ret_doc, struct error *err);
+
+/* The first child element of that name, or NULL; @parent may be NULL. */
+xmlNode *xml_child(const xmlNode *parent, const char *name);
+/* The next sibling element of the same name, or NULL. */
+xmlNode *xml_next(const xmlNode *node);
+
+/* The attribute (caller frees), NULL if it is absent. 0 or -ENOMEM. */
+int xml_attr(const xmlNode *node, const char *name, char **ret_value, struct error *err);
+
+/* The first <disk> of a domain, or NULL. */
+xmlNode *xml_first_disk(const xmlDoc *doc);
+/* @dev of a disk's <target>: 0, -EBADMSG if there is none, -ENOMEM. */
+int xml_disk_target(const xmlNode *disk, char **ret_target, struct error *err);

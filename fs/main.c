@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The life of the process: options, detach, connect, mount, serve, tear down.
+ */
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fs/daemon.h"
+#include "fs/fuse/mount.h"
+#include "fs/host/directory.h"
+#include "fs/host/libvirt.h"
+#include "fs/log.h"
+#include "fs/options.h"
+#include "fs/session/registry.h"
+#include "fs/session/stamps.h"
+#include "fs/signals.h"
+#include "qcow/base/thread.h"
+#include "qcow/qcow.h"
+
+/* Contract section 7. */
+enum exit_status {
+    EXIT_FINE = 0,
+    EXIT_USAGE = 1,
+    EXIT_SYSTEM = 2,
+    EXIT_NO_LIBVIRT = 3,
+    EXIT_NO_MOUNT = 4,
+    EXIT_DIED = 7,
+};
+
+/*
+ * The host reports events from the moment it is opened, and the registry that wants them needs the
+ * host first: until it is there, and once it is about to go, events are dropped. Early ones are in
+ * the records that the registry begins with.
+ */
+struct event_relay {
+    struct mutex lock;
+    struct registry *registry GUARDED_BY(lock);
+};
+
+/* What main() builds, in order, and takes down in reverse. */
+struct program {
+    struct options options;
+    struct daemon daemon;
+    struct event_relay relay;
+    struct qcow_cache *cache;
+    struct host *host;
+    struct registry *registry;
+    struct stamps *stamps;
+    struct mount *mount;
+};
+
+static void relay_changed(void *ctx, const struct domain *domain)
+{
+    struct event_relay *relay = ctx;
+    mutex_lock(&relay->lock);
+    if (relay->registry)
+        registry_domain_changed(relay->registry, domain);
+    mutex_unlock(&relay->lock);
+}
+
+static void relay_gone(void *ctx, const char *id)
+{
+    struct event_relay *relay = ctx;
+    mutex_lock(&relay->lock);
+    if (relay->registry)
+        registry_domain_gone(relay->registry, id);
+    mutex_unlock(&relay->lock);
+}
+
+static void set_relay(struct event_relay *relay, struct registry *registry)
+{
+    mutex_lock(&relay->lock);
+    relay->registry = registry;
+    mutex_unlock(&relay->lock);
+}
+
+static enum directory_format directory_format_of(enum options_format format)
+{
+    switch (format) {
+    case OPTIONS_FORMAT_RAW:
+        return DIRECTORY_FORMAT_RAW;
+    case OPTIONS_FORMAT_QCOW2:
+        return DIRECTORY_FORMAT_QCOW2;
+    case OPTIONS_FORMAT_NONE:
+        break;
+    }
+    return DIRECTORY_FORMAT_NONE;
+}
+
+static int open_directory(struct program *p, struct error *err)
+{
+    struct directory_config config = {
+        .path = p->options.dir,
+        .backing_dirs = (const char *const *)p->options.backing_dirs,
+        .n_backing_dirs = p->options.n_backing_dirs,
+        .format = directory_format_of(p->options.format),
+    };
+    return directory_open(&config, &p->host, err) < 0 ? EXIT_SYSTEM : EXIT_FINE;
+}
+
+static int open_libvirt(struct program *p, struct error *err)
+{
+    struct libvirt_config config = {
+        .uri = p->options.source,
+        .backing_dirs = (const char *const *)p->options.backing_dirs,
+        .n_backing_dirs = p->options.n_backing_dirs,
+        .scratch_dir = p->options.scratch_dir,
+        .timeout_ms = p->options.timeout_s * 1000,
+        .events = {.domain_changed = relay_changed, .domain_gone = relay_gone, .ctx = &p->relay},
+    };
+    switch (libvirt_open(&config, &p->host, err)) {
+    case 0:
+        return EXIT_FINE;
+    case -EINVAL:
+        return EXIT_USAGE;
+    case -ENOTCONN:
+        return EXIT_NO_LIBVIRT;
+    default:
+        return EXIT_SYSTEM;
+    }
+}
+
+static int open_host(struct program *p, struct error *err)
+{
+    if (p->options.dir)
+        return open_directory(p, err);
+    if (libvirt_uri_is_remote(p->options.source)) {
+        error_set(err, -EINVAL,
+                  "'%s' names another machine; its disks' paths would be taken for local ones",
+                  p->options.source);
+        return EXIT_USAGE;
+    }
+    return open_libvirt(p, err);
+}
+
+/* live=auto refuses running domains until it has a method for all that may come. */
+static int create_registry(struct program *p, struct error *err)
+{
+    struct registry_config config = {
+        .host = p->host,
+        .cache = p->cache,
+        .live = p->options.live == OPTIONS_LIVE_OVERLAY ? LIVE_OVERLAY : LIVE_REFUSE,
+        .join_s = p->options.join_s,
+        .linger_s = p->options.linger_s,
+        .max_hold_s = p->options.max_hold_s,
+        .max_open = p->options.max_open,
+    };
+    int r = registry_create(&config, &p->registry, err);
+    if (r == 0)
+        set_relay(&p->relay, p->registry);
+    return r;
+}
+
+static int attach_mount(struct program *p, struct error *err)
+{
+    struct mount_config config = {
+        .tree = {.host = p->host,
+                 .registry = p->registry,
+                 .stamps = p->stamps,
+                 .uid = p->options.uid,
+                 .gid = p->options.gid,
+                 .umask = p->options.umask},
+        .source = p->options.source,
+        .mountpoint = p->options.mountpoint,
+        .allow_other = p->options.allow_other,
+        .is_ro = p->options.is_ro,
+        .is_debug = p->options.is_debug,
+        .is_single_thread = p->options.is_single_thread,
+    };
+    return mount_open(&config, &p->mount, err);
+}
+
+static int start(struct program *p, struct error *err)
+{
+    if (qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
+        return EXIT_SYSTEM;
+    int status = open_host(p, err);
+    if (status != EXIT_FINE)
+        return status;
+    if (create_registry(p, err) < 0 ||
+        stamps_open(p->options.state_dir, p->options.source, &p->stamps, err) < 0)
+        return EXIT_SYSTEM;
+    return attach_mount(p, err) < 0 ? EXIT_NO_MOUNT : EXIT_FINE;
+}
+
+/* Domains are put back while the mount still answers, so that readers get their errors. */
+static void stop(void *ctx)
+{
+    struct program *p = ctx;
+    registry_shutdown(p->registry);
+    mount_stop(p->mount);
+}
+
+static int serve(struct program *p, struct error *err)
+{
+    struct signals signals;
+    if (signals_start(&signals, stop, p, err) < 0)
+        return EXIT_SYSTEM;
+    daemon_ready(&p->daemon);
+    log_info("serving '%s' on '%s'", p->options.source, p->options.mountpoint);
+    int r = mount_serve(p->mount, err);
+    signals_finish(&signals);
+    return r < 0 ? EXIT_DIED : EXIT_FINE;
+}
+
+static void tear_down(struct program *p)
+{
+    if (p->registry)
+        registry_shutdown(p->registry);
+    mount_close(p->mount);
+    set_relay(&p->relay, NULL);
+    if (p->registry)
+        registry_destroy(p->registry);
+    stamps_close(p->stamps);
+    if (p->host)
+        p->host->ops->close(p->host);
+    qcow_cache_destroy(p->cache);
+}
+
+static int run(struct program *p)
+{
+    struct error err = {0};
+    signals_block();
+    if (!p->options.is_foreground && daemon_fork(&p->daemon, &err) < 0) {
+        log_error("%s", err.text);
+        return EXIT_SYSTEM;
+    }
+    int status = start(p, &err);
+    if (status == EXIT_FINE)
+        status = serve(p, &err);
+    if (status != EXIT_FINE)
+        log_error("%s", err.text);
+    tear_down(p);
+    daemon_fail(&p->daemon, status);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    /*
+     * One arena: clusters that one thread inflates are freed by another. With an arena for each
+     * thread, reading a zlib image to the end took 108 MB of memory in place of 87.
+     */
+    mallopt(M_ARENA_MAX, 1);
+    struct program p = {.daemon = DAEMON_FOREGROUND};
+    mutex_init(&p.relay.lock);
+    struct error err = {0};
+    int status = EXIT_FINE;
+    int r = options_parse(argc, argv, &p.options, &err);
+    log_init(p.options.is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+    if (r < 0) {
+        log_error("%s", err.text);
+        status = r == -EINVAL ? EXIT_USAGE : EXIT_SYSTEM;
+    } else if (p.options.action == OPTIONS_HELP) {
+        options_print_help(stdout);
+    } else if (p.options.action == OPTIONS_VERSION) {
+        printf("virtsnapfs %s\n", VIRTSNAPFS_VERSION);
+    } else {
+        status = run(&p);
+    }
+    options_fini(&p.options);
+    mutex_fini(&p.relay.lock);
+    return status;
+}

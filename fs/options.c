@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/option.h"
+#include "qcow/base/cleanup.h"
+
+static const char dir_prefix[] = "dir:";
+
+static int apply_word(struct options *options, const char *word, struct error *err)
+{
+    if (!*word || option_is_mount_word(word))
+        return 0;
+    size_t len = strcspn(word, "=");
+    const struct option *option = option_find(word, len);
+    if (!option)
+        return error_set(err, -EINVAL, "unknown option '%s'", word);
+    return option_apply(options, option, word[len] ? word + len + 1 : NULL, err);
+}
+
+/* One word of an -o list, with `\,` and `\\` taken back; the rest of the list in @list. */
+static void cut_word(const char **list, char *ret_word)
+{
+    const char *p = *list;
+    for (; *p && *p != ','; p++) {
+        if (*p == '\\' && p[1])
+            p++;
+        *ret_word++ = *p;
+    }
+    *ret_word = '\0';
+    *list = *p ? p + 1 : p;
+}
+
+static int apply_list(struct options *options, const char *list, struct error *err)
+{
+    auto_free char *word = malloc(strlen(list) + 1);
+    if (!word)
+        return error_set(err, -ENOMEM, "out of memory");
+    while (*list) {
+        cut_word(&list, word);
+        int r = apply_word(options, word, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* The arguments that are left to read. */
+struct arguments {
+    char *const *next;
+    char *const *end;
+};
+
+/* "--name", "--name=VALUE" or "--name VALUE"; '-' may stand for '_' in a name. */
+static int apply_long(struct options *options, const char *arg, struct arguments *rest,
+                      struct error *err)
+{
+    auto_free char *name = strdup(arg);
+    if (!name)
+        return error_set(err, -ENOMEM, "out of memory");
+    size_t len = strcspn(name, "=");
+    for (size_t i = 0; i < len; i++)
+        if (name[i] == '-')
+            name[i] = '_';
+    const struct option *option = option_find(name, len);
+    if (!option)
+        return error_set(err, -EINVAL, "unknown option '--%s'", arg);
+    const char *value = arg[len] ? arg + len + 1 : NULL;
+    if (option->has_value && !value && rest->next < rest->end)
+        value = *rest->next++;
+    return option_apply(options, option, value, err);
+}
+
+/* A cluster of one-letter options; -o takes what follows it, here or as the next argument. */
+static int apply_letters(struct options *options, const char *letters, struct arguments *rest,
+                         struct error *err)
+{
+    for (; *letters; letters++) {
+        switch (*letters) {
+        case 'o':
+            if (letters[1])
+                return apply_list(options, letters + 1, err);
+            if (rest->next == rest->end)
+                return error_set(err, -EINVAL, "option -o needs a value");
+            return apply_list(options, *rest->next++, err);
+        case 'f':
+            options->is_foreground = true;
+            break;
+        case 'd':
+            options->is_foreground = options->is_debug = true;
+            break;
+        case 's':
+            options->is_single_thread = true;
+            break;
+        case 'h':
+            options->action = OPTIONS_HELP;
+            break;
+        case 'V':
+            options->action = OPTIONS_VERSION;
+            break;
+        default:
+            return error_set(err, -EINVAL, "unknown option '-%c'", *letters);
+        }
+    }
+    return 0;
+}
+
+static int take_positional(struct options *options, const char *arg, struct error *err)
+{
+    char **where = !options->source ? &options->source : &options->mountpoint;
+    if (*where)
+        return error_set(err, -EINVAL, "one argument too many: '%s'", arg);
+    *where = strdup(arg);
+    return *where ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
+static int read_arguments(struct options *options, struct arguments *rest, struct error *err)
+{
+    bool is_only_positional = false;
+    while (rest->next < rest->end) {
+        const char *arg = *rest->next++;
+        int r = 0;
+        if (is_only_positional || arg[0] != '-' || !arg[1])
+            r = take_positional(options, arg, err);
+        else if (strcmp(arg, "--") == 0)
+            is_only_positional = true;
+        else if (arg[1] == '-')
+            r = apply_long(options, arg + 2, rest, err);
+        else
+            r = apply_letters(options, arg + 1, rest, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Paths must outlive the change to / of a daemon. */
+static int finish_positionals(struct options *options, struct error *err)
+{
+    if (!options->source || !options->mountpoint)
+        return error_set(err, -EINVAL, "%s is missing (see virtsnapfs --help)",
+                         options->source ? "MOUNTPOINT" : "SOURCE");
+    char *mountpoint;
+    int r = option_make_absolute(options->mountpoint, &mountpoint, err);
+    if (r < 0) {
+        error_prefix(err, "MOUNTPOINT");
+        return r;
+    }
+    free(options->mountpoint);
+    options->mountpoint = mountpoint;
+    size_t len = strlen(dir_prefix);
+    if (strncmp(options->source, dir_prefix, len) != 0)
+        return *options->source ? 0 : error_set(err, -EINVAL, "SOURCE is empty");
+    auto_free char *path = NULL;
+    r = option_make_absolute(options->source + len, &path, err);
+    if (r < 0) {
+        error_prefix(err, "SOURCE '%s'", options->source);
+        return r;
+    }
+    char *source;
+    if (asprintf(&source, "%s%s", dir_prefix, path) < 0)
+        return error_set(err, -ENOMEM, "out of memory");
+    free(options->source);
+    options->source = source;
+    options->dir = source + len;
+    return 0;
+}
+
+/* Contract section 7, row `state=`. */
+static int default_state_dir(char **ret_path, struct error *err)
+{
+    const char *xdg = getenv("XDG_STATE_HOME");
+    const char *home = getenv("HOME");
+    int r;
+    if (geteuid() == 0)
+        r = asprintf(ret_path, "/var/lib/virtsnapfs");
+    else if (xdg && *xdg == '/')
+        r = asprintf(ret_path, "%s/virtsnapfs", xdg);
+    else
+        r = asprintf(ret_path, "%s/.local/state/virtsnapfs", home && *home == '/' ? home : "");
+    if (r < 0) {
+        *ret_path = NULL;
+        return error_set(err, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+int options_parse(int argc, char *const *argv, struct options *ret_options, struct error *err)
+{
+    *ret_options = (struct options){
+        .join_s = 60,
+        .linger_s = 5,
+        .max_hold_s = 86400,
+        .timeout_s = 30,
+        .max_open = 16,
+        .cache_len = 64 << 20,
+        .uid = geteuid(),
+        .gid = getegid(),
+        .umask = 077,
+    };
+    struct arguments rest = {.next = argv + (argc > 0), .end = argv + argc};
+    int r = read_arguments(ret_options, &rest, err);
+    if (r < 0 || ret_options->action != OPTIONS_SERVE)
+        return r;
+    r = finish_positionals(ret_options, err);
+    if (r == 0 && !ret_options->state_dir)
+        r = default_state_dir(&ret_options->state_dir, err);
+    return r;
+}
+
+void options_fini(struct options *options)
+{
+    free(options->source);
+    free(options->mountpoint);
+    for (size_t i = 0; i < options->n_backing_dirs; i++)
+        free(options->backing_dirs[i]);
+    free(options->backing_dirs);
+    free(options->scratch_dir);
+    free(options->state_dir);
+    *options = (struct options){0};
+}
+
+void options_print_help(FILE *to)
+{
+    fputs("usage: virtsnapfs [-o OPT[,OPT...]] [-f] [-d] [-s] SOURCE MOUNTPOINT\n"
+          "\n"
+          "Shows each libvirt domain as a directory, its disks as files: cp snapshots/now.raw\n"
+          "\n"
+          "SOURCE   a local libvirt URI, as in qemu:///system, or\n"
+          "         dir:PATH, a directory of disk images without libvirt\n"
+          "\n"
+          "  -f   stay in the foreground       -h, --help      this text\n"
+          "  -d   the same, and log all        -V, --version   version\n"
+          "  -s   a single thread\n"
+          "\n"
+          "Options, as -o NAME=VALUE or --NAME=VALUE:\n"
+          "  live=auto|overlay   how the disks of a running domain are held (auto)\n"
+          "  cold=lock           how those of a stopped one are (lock)\n"
+          "  join=TIME           an open joins an instant that is younger (60s)\n"
+          "  linger=TIME         an instant outlives its last close by this (5s)\n"
+          "  max_hold=TIME       an instant ends after this (24h)\n"
+          "  max_open=N          instants at once (16)\n"
+          "  timeout=TIME        for calls that answer at once (30s)\n"
+          "  cache=BYTES         memory for tables and clusters (64M)\n"
+          "  format=raw|qcow2    dir: what qcow2 content under another name is\n"
+          "  backing_dir=DIR     references may lead there, too (repeatable)\n"
+          "  scratch=DIR         where overlays go (beside the image)\n"
+          "  state=DIR           what is kept over a remount (/var/lib/virtsnapfs, or\n"
+          "                      virtsnapfs in $XDG_STATE_HOME)\n"
+          "  uid=N gid=N         owner of all files (the mounting user)\n"
+          "  umask=OCTAL         taken from mode 0444 and 0555 (077)\n"
+          "  allow_other         others than the mounting user may look\n"
+          "  ro                  mounted read-only\n",
+          to);
+}

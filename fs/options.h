@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The command line: `virtsnapfs [-o OPT[,OPT...]] [-f] [-d] [-s] [-h] [-V] SOURCE MOUNTPOINT`,
+ * in any order, each long option also as an -o name. Owned by main(); read-only once parsed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "qcow/base/error.h"
+
+enum options_action { OPTIONS_SERVE, OPTIONS_HELP, OPTIONS_VERSION };
+enum options_live { OPTIONS_LIVE_AUTO, OPTIONS_LIVE_OVERLAY };
+enum options_format { OPTIONS_FORMAT_NONE, OPTIONS_FORMAT_RAW, OPTIONS_FORMAT_QCOW2 };
+
+struct options {
+    enum options_action action; /* unless it is OPTIONS_SERVE, the rest may be unset */
+    char *source;               /* libvirt URI, or "dir:" and an absolute path */
+    const char *dir;            /* the path in @source, or NULL for libvirt */
+    char *mountpoint;           /* absolute */
+    bool is_foreground, is_debug, is_single_thread;
+
+    enum options_live live;
+    enum options_format format;
+    unsigned join_s, linger_s, max_hold_s, timeout_s;
+    unsigned max_open;
+    uint64_t cache_len;  /* bytes */
+    char **backing_dirs; /* absolute */
+    size_t n_backing_dirs;
+    char *scratch_dir; /* absolute, or NULL */
+    char *state_dir;   /* absolute */
+    uid_t uid;
+    gid_t gid;
+    mode_t umask; /* taken from 0444 for files and 0555 for directories */
+    bool allow_other, is_ro;
+};
+
+/*
+ * Reads the command line and the environment (HOME, XDG_STATE_HOME). 0; -EINVAL with the reason
+ * for what is wrong with it; -ENOMEM. Release with options_fini() in any case.
+ */
+int options_parse(int argc, char *const *argv, struct options *ret_options, struct error *err);
+void options_fini(struct options *options);
+
+/* One screen. */
+void options_print_help(FILE *to);

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/session/catalog.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/host/file.h"
+#include "fs/session/catalog_internal.h"
+#include "fs/session/name.h"
+#include "qcow/base/bytes.h"
+#include "qcow/base/cleanup.h"
+
+#define FNV_START 0xcbf29ce484222325u
+
+/* Hashes a text with its end, so that "ab","c" and "a","bc" differ. */
+static uint64_t fnv_text(uint64_t hash, const char *text)
+{
+    do
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    while (*text++);
+    return hash;
+}
+
+/* First 8 bytes of SHA-256 over the length-prefixed texts; false if there is no memory. */
+static bool hash_sha256(const char *const *texts, size_t n, uint64_t *ret_hash)
+{
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    bool is_done = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
+    for (size_t i = 0; i < n && is_done; i++) {
+        uint64_t len = strlen(texts[i]);
+        uint64_t prefix = htobe64(len);
+        is_done = EVP_DigestUpdate(ctx, &prefix, sizeof(prefix)) == 1 &&
+                  EVP_DigestUpdate(ctx, texts[i], len) == 1;
+    }
+    is_done = is_done && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
+    EVP_MD_CTX_free(ctx);
+    if (is_done)
+        *ret_hash = load_be64(digest);
+    return is_done;
+}
+
+static uint64_t make_ino(const char *const *texts, size_t n)
+{
+    uint64_t hash;
+    if (!hash_sha256(texts, n, &hash)) {
+        /* Without memory the number is at least stable for as long as that lasts. */
+        hash = FNV_START;
+        for (size_t i = 0; i < n; i++)
+            hash = fnv_text(hash, texts[i]);
+    }
+    return hash <= 1 ? hash + 2 : hash; /* 0 means "none" and 1 is the root of the mount */
+}
+
+uint64_t catalog_ino(const char *id, const char *what)
+{
+    const char *texts[] = {id, what};
+    return make_ino(texts, 2);
+}
+
+/* What is known for certain about a disk's blocks. */
+enum occupancy { OCCUPANCY_SOME, OCCUPANCY_EMPTY, OCCUPANCY_FULL };
+
+static enum occupancy judge_raw(int fd, const struct stat *st)
+{
+    if (S_ISBLK(st->st_mode))
+        return OCCUPANCY_FULL; /* a device has no holes that could be told */
+    if (st->st_size > 0 && lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO)
+        return OCCUPANCY_EMPTY;
+    bool is_backed = (uint64_t)st->st_blocks >= (uint64_t)st->st_size / 512;
+    if (is_backed && lseek(fd, 0, SEEK_HOLE) == st->st_size)
+        return OCCUPANCY_FULL;
+    return OCCUPANCY_SOME;
+}
+
+static uint64_t estimate_blocks(uint64_t guest_size, uint64_t host_blocks, enum occupancy occupancy)
+{
+    uint64_t all = guest_size / 512;
+    if (all == 0 || occupancy == OCCUPANCY_EMPTY)
+        return 0;
+    if (all == 1 || occupancy == OCCUPANCY_FULL)
+        return all;
+    return min_u64(max_u64(host_blocks, 1), all - 1);
+}
+
+/* What one disk's files say. */
+struct inspection {
+    struct qcow_info info;
+    struct stat top;
+    enum occupancy occupancy;
+    uint64_t host_blocks; /* of all layers that the record names */
+};
+
+static int inspect_layer(const struct disk_layer *layer, struct inspection *ret_found,
+                         struct error *err)
+{
+    auto_close int fd = file_open_image(layer->path, NULL, 0, err);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &ret_found->top) < 0)
+        return error_set(err, -EIO, "cannot stat '%s': %s", layer->path, strerrordesc_np(errno));
+    struct qcow_file file = {.fd = fd, .format = layer->format, .name = layer->path};
+    int r = qcow_inspect(&file, &ret_found->info, err);
+    if (r < 0)
+        return r;
+    if (layer->format == QCOW_FORMAT_RAW)
+        ret_found->occupancy = judge_raw(fd, &ret_found->top);
+    return 0;
+}
+
+static int inspect_disk(const struct disk *disk, struct inspection *ret_found, struct error *err)
+{
+    if (disk->n_layers == 0)
+        return error_set(err, -EOPNOTSUPP, "%s",
+                         disk->unsupported ? disk->unsupported : "no image known");
+    if (disk->is_format_disputed)
+        return error_set(err, -EOPNOTSUPP,
+                         "'%s' begins like a qcow2 file but is not named .qcow2: say format=qcow2 "
+                         "or format=raw",
+                         disk->layers[0].path);
+    int r = inspect_layer(&disk->layers[0], ret_found, err);
+    if (r < 0)
+        return disk->unsupported ? error_set(err, -EOPNOTSUPP, "%s", disk->unsupported) : r;
+    ret_found->host_blocks = (uint64_t)ret_found->top.st_blocks;
+    for (size_t i = 1; i < disk->n_layers; i++) {
+        struct stat st;
+        if (stat(disk->layers[i].path, &st) == 0)
+            ret_found->host_blocks += (uint64_t)st.st_blocks;
+    }
+    return 0;
+}
+
+static struct catalog_entry *append_entry(struct catalog *catalog, size_t disk_idx)
+{
+    size_t n = catalog->n_entries;
+    if ((n & (n - 1)) == 0) { /* full: capacities are powers of two */
+        struct catalog_entry *grown =
+            reallocarray(catalog->entries, n ? 2 * n : 1, sizeof(*catalog->entries));
+        if (!grown)
+            return NULL;
+        catalog->entries = grown;
+    }
+    struct catalog_entry *entry = &catalog->entries[catalog->n_entries++];
+    *entry = (struct catalog_entry){.disk_idx = disk_idx};
+    return entry;
+}
+
+static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspection *found,
+                   int failure)
+{
+    struct catalog_entry *entry = append_entry(catalog, disk_idx);
+    if (!entry)
+        return -ENOMEM;
+    const char *texts[] = {catalog->domain->id, catalog->domain->disks[disk_idx].target, "now"};
+    entry->name = strdup("now");
+    entry->is_now = true;
+    entry->ino = make_ino(texts, 3);
+    entry->failure = failure;
+    entry->mtime = found->top.st_mtim; /* zero if the file was not reached */
+    if (failure == 0) {
+        entry->guest_size = found->info.guest_size;
+        entry->blocks =
+            estimate_blocks(found->info.guest_size, found->host_blocks, found->occupancy);
+    }
+    return entry->name ? 0 : -ENOMEM;
+}
+
+static int add_snapshot(struct catalog *catalog, size_t disk_idx, const struct inspection *found,
+                        const struct qcow_snapshot *snapshot, char *name)
+{
+    struct catalog_entry *entry = append_entry(catalog, disk_idx);
+    if (!entry) {
+        free(name);
+        return -ENOMEM;
+    }
+    entry->name = name;
+    if (qcow_snapshot_copy(snapshot, &entry->snapshot) < 0)
+        return -ENOMEM;
+    const char *texts[] = {catalog->domain->id, catalog->domain->disks[disk_idx].target, "snapshot",
+                           snapshot->id, snapshot->name};
+    entry->ino = make_ino(texts, 5);
+    entry->guest_size = snapshot->guest_size;
+    entry->mtime = snapshot->created;
+    entry->blocks = estimate_blocks(snapshot->guest_size, found->host_blocks, OCCUPANCY_SOME);
+    return 0;
+}
+
+/* Targets of all disks; caller frees the array, not the strings. */
+static const char **list_targets(const struct domain *domain)
+{
+    const char **targets = calloc(domain->n_disks + 1, sizeof(*targets));
+    for (size_t i = 0; targets && i < domain->n_disks; i++)
+        targets[i] = domain->disks[i].target;
+    return targets;
+}
+
+static int add_snapshots(struct catalog *catalog, size_t disk_idx, const struct inspection *found)
+{
+    size_t n = found->info.n_snapshots;
+    auto_free const char **targets = list_targets(catalog->domain);
+    auto_free struct name_request *requests = calloc(n + 1, sizeof(*requests));
+    if (!targets || !requests)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        requests[i].raw = found->info.snapshots[i].name;
+        requests[i].id = found->info.snapshots[i].id;
+    }
+    int r = name_snapshots(requests, n, targets, catalog->domain->n_disks);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n; i++) {
+        if (r == 0)
+            r = add_snapshot(catalog, disk_idx, found, &found->info.snapshots[i],
+                             requests[i].shown);
+        else
+            free(requests[i].shown);
+    }
+    return r;
+}
+
+static int add_disk(struct catalog *catalog, size_t disk_idx, struct error *failure)
+{
+    const struct disk *disk = &catalog->domain->disks[disk_idx];
+    struct inspection found = {0};
+    int failed = inspect_disk(disk, &found, failure);
+    int r = add_now(catalog, disk_idx, &found, failed);
+    if (r == 0 && failed == 0 && !disk->unsupported)
+        r = add_snapshots(catalog, disk_idx, &found);
+    catalog->origin->tops[disk_idx] = found.top;
+    if (failed < 0) {
+        failure->code = failed;
+        catalog->origin->failure_hashes[disk_idx] = fnv_text(FNV_START, failure->text);
+    } else {
+        qcow_info_fini(&found.info);
+    }
+    return r;
+}
+
+static int compare_entries(const struct catalog_entry *a, const struct catalog_entry *b)
+{
+    if (a->disk_idx != b->disk_idx)
+        return a->disk_idx < b->disk_idx ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
+static int compare_slots(const void *a, const void *b)
+{
+    return compare_entries(*(const struct catalog_entry *const *)a,
+                           *(const struct catalog_entry *const *)b);
+}
+
+static int index_names(struct catalog *catalog)
+{
+    catalog->by_name = calloc(catalog->n_entries + 1, sizeof(const struct catalog_entry *));
+    if (!catalog->by_name)
+        return -ENOMEM;
+    catalog->names_hash = FNV_START;
+    for (size_t i = 0; i < catalog->n_entries; i++) {
+        const struct catalog_entry *entry = &catalog->entries[i];
+        catalog->by_name[i] = entry;
+        catalog->names_hash = fnv_text(catalog->names_hash, entry->name);
+        if (entry->disk_idx > 0)
+            catalog->names_hash =
+                fnv_text(catalog->names_hash, catalog->domain->disks[entry->disk_idx].target);
+    }
+    qsort(catalog->by_name, catalog->n_entries, sizeof(*catalog->by_name), compare_slots);
+    return 0;
+}
+
+static int fill(struct catalog *catalog, struct error *failures)
+{
+    size_t n_disks = catalog->domain->n_disks;
+    struct catalog_origin *origin = calloc(1, sizeof(*origin));
+    if (!origin)
+        return -ENOMEM;
+    catalog->origin = origin;
+    origin->tops = calloc(n_disks + 1, sizeof(*origin->tops));
+    origin->failure_hashes = calloc(n_disks + 1, sizeof(*origin->failure_hashes));
+    if (!origin->tops || !origin->failure_hashes)
+        return -ENOMEM;
+    clock_gettime(CLOCK_REALTIME, &origin->made);
+    int r = 0;
+    for (size_t i = 0; i < n_disks && r == 0; i++)
+        r = add_disk(catalog, i, &failures[i]);
+    return r < 0 ? r : index_names(catalog);
+}
+
+int catalog_build(struct domain *domain, struct error *failures, struct catalog **ret_catalog,
+                  struct error *err)
+{
+    struct catalog *catalog = calloc(1, sizeof(*catalog));
+    if (!catalog)
+        return error_set(err, -ENOMEM, "out of memory");
+    catalog->refs = 1;
+    catalog->domain = domain_ref(domain);
+    if (fill(catalog, failures) < 0) {
+        catalog_unref(catalog);
+        return error_set(err, -ENOMEM, "out of memory");
+    }
+    *ret_catalog = catalog;
+    return 0;
+}
+
+struct catalog *catalog_ref(struct catalog *catalog)
+{
+    __atomic_add_fetch(&catalog->refs, 1, __ATOMIC_RELAXED);
+    return catalog;
+}
+
+void catalog_unref(struct catalog *catalog)
+{
+    if (!catalog || __atomic_sub_fetch(&catalog->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    for (size_t i = 0; i < catalog->n_entries; i++) {
+        free(catalog->entries[i].name);
+        qcow_snapshot_fini(&catalog->entries[i].snapshot);
+    }
+    free(catalog->entries);
+    free(catalog->by_name);
+    if (catalog->origin) {
+        free(catalog->origin->tops);
+        free(catalog->origin->failure_hashes);
+    }
+    free(catalog->origin);
+    domain_unref(catalog->domain);
+    free(catalog);
+}
+
+const struct catalog_entry *catalog_find(const struct catalog *catalog, const char *file)
+{
+    auto_free const char **targets = list_targets(catalog->domain);
+    auto_free char *name = NULL;
+    int target = -1;
+    if (!targets || name_parse(file, targets, catalog->domain->n_disks, &name, &target) < 0)
+        return NULL;
+    struct catalog_entry wanted = {.name = name, .disk_idx = target < 0 ? 0 : (size_t)target};
+    const struct catalog_entry *key = &wanted;
+    const struct catalog_entry **found = bsearch(&key, catalog->by_name, catalog->n_entries,
+                                                 sizeof(*catalog->by_name), compare_slots);
+    return found ? *found : NULL;
+}
+
+char *catalog_file_name(const struct catalog *catalog, const struct catalog_entry *entry)
+{
+    char *file = NULL;
+    const char *target = catalog->domain->disks[entry->disk_idx].target;
+    int r = entry->disk_idx == 0 ? asprintf(&file, "%s.raw", entry->name)
+                                 : asprintf(&file, "%s.%s.raw", entry->name, target);
+    return r < 0 ? NULL : file;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What `ls` shows of a domain: the snapshots that its disks hold, with names, sizes and times.
+ * Reads headers and snapshot tables of local files, nothing else: no libvirt, no L1 or L2 table,
+ * no instant. Catalogs are immutable and counted; any thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "fs/host/domain.h"
+#include "qcow/qcow.h"
+
+struct catalog_entry {
+    char *name;      /* NAME as shown: "now", "before-upgrade" */
+    size_t disk_idx; /* into the domain record's disks */
+    bool is_now;
+    struct qcow_snapshot snapshot; /* unless is_now */
+    uint64_t guest_size;
+    /*
+     * now: of the disk's own top layer (block device: of its node); else the snapshot's creation.
+     */
+    struct timespec mtime;
+    uint64_t blocks; /* st_blocks, 512 bytes each, by the contract's rule (section 4) */
+    uint64_t ino;    /* stable hash of (domain, target, snapshot) */
+    int failure;     /* 0, or the negative errno of the disk's inspection: size is unknown */
+};
+
+struct catalog {
+    struct domain *domain;         /* reference: the record that this was made from */
+    struct catalog_entry *entries; /* first disk first; "now" before snapshots, these in order */
+    size_t n_entries;
+    uint64_t names_hash; /* of all names: moves when a name comes or goes */
+
+    /* For catalog*.c only. */
+    const struct catalog_entry **by_name; /* all entries, ordered for catalog_find() */
+    struct catalog_origin *origin;        /* what the files looked like */
+    unsigned refs;                        /* atomic */
+};
+
+/*
+ * Looks at all disks of @domain. A disk that cannot be inspected keeps its "now" entry, with
+ * failure set and the reason logged (once for each text). A recent catalog is used again when
+ * every top layer's file is unchanged. 0 or -ENOMEM; catalog_unref() releases @ret_catalog.
+ */
+int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct error *err);
+struct catalog *catalog_ref(struct catalog *catalog);
+void catalog_unref(struct catalog *catalog);
+
+/* The entry that a file name ("now.raw", "now.vdb.raw", "s1.raw") stands for, or NULL. */
+const struct catalog_entry *catalog_find(const struct catalog *catalog, const char *file);
+
+/* The file name that readdir shows for an entry; caller frees; NULL: no memory. */
+char *catalog_file_name(const struct catalog *catalog, const struct catalog_entry *entry);
+
+/* Stable inode numbers for the rest of the tree: a hash of @id and @what ("dir", "status"). */
+uint64_t catalog_ino(const char *id, const char *what);

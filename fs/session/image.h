@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One disk's image opened for readers: its chain through the host's policy, held by QEMU's locks.
+ * Counted, so that a session can end while a read is under way; any thread.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "fs/host/host.h"
+#include "fs/session/qemulock.h"
+#include "qcow/qcow.h"
+
+struct disk_image;
+
+struct disk_image_request {
+    struct host *host;
+    const struct disk *disk;
+    const struct qcow_snapshot *snapshot; /* or NULL for the disk itself */
+    struct qcow_cache *cache;
+    /*
+     * What the top layer is held with. The layers below always get NO_WRITERS: whatever reads
+     * through them relies on their not changing.
+     */
+    enum qemulock_hold top_hold;
+};
+
+/*
+ * Opens and holds. Everything in @request is borrowed for the call, the cache for the image's
+ * life. 0; -EBUSY (a writer); -EOPNOTSUPP (unsupported or encrypted disk, disputed format, with
+ * the reason); -EPERM (a reference outside the allowed directories); or as qcow_open().
+ */
+int disk_image_open(const struct disk_image_request *request, struct disk_image **ret_image,
+                    struct error *err);
+struct disk_image *disk_image_ref(struct disk_image *image);
+void disk_image_unref(struct disk_image *image); /* closes with the last; NULL is fine */
+
+/* False if some layer lies where QEMU's locks do not work. */
+bool disk_image_is_locked(const struct disk_image *image);
+/* Lets go of QEMU's locks ahead of a commit into the image; reads may go on. */
+void disk_image_drop_locks(struct disk_image *image);
+
+struct qcow_image *disk_image_qcow(struct disk_image *image); /* borrowed */

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * An open file: reads go straight to the image. Whether they still may is asked before and after
+ * each, under the reader's own lock, so that no byte read after the end of an instant gets out.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/session/registry_internal.h"
+#include "qcow/base/bytes.h"
+#include "qcow/base/cleanup.h"
+
+static void destroy(struct reader *reader)
+{
+    if (!reader)
+        return;
+    disk_image_unref(reader->owned);
+    mutex_fini(&reader->lock);
+    free(reader->target);
+    free(reader->snapshot);
+    free(reader);
+}
+
+static struct reader *create(struct registry *registry, struct slot *slot, const char *target,
+                             pid_t pid)
+{
+    struct reader *reader = calloc(1, sizeof(*reader));
+    if (!reader)
+        return NULL;
+    mutex_init(&reader->lock);
+    reader->registry = registry;
+    reader->slot = slot;
+    reader->pid = pid;
+    reader->target = strdup(target);
+    if (reader->target)
+        return reader;
+    destroy(reader);
+    return NULL;
+}
+
+static void set_image(struct reader *reader, struct disk_image *image)
+{
+    mutex_lock(&reader->lock);
+    reader->image = image;
+    mutex_unlock(&reader->lock);
+}
+
+struct reader *reader_create_locked(struct session *session, size_t disk_idx, pid_t pid)
+{
+    struct reader *reader = create(session->registry, session->slot,
+                                   session->instant.domain->disks[disk_idx].target, pid);
+    if (!reader)
+        return NULL;
+    reader->session = session;
+    reader->attr = session->disks[disk_idx].attr;
+    set_image(reader, session->instant.images[disk_idx]);
+    LIST_INSERT_HEAD(&session->readers, reader, link);
+    return reader;
+}
+
+void reader_end(struct reader *reader, const struct error *end)
+{
+    mutex_lock(&reader->lock);
+    reader->image = NULL;
+    reader->end = *end;
+    mutex_unlock(&reader->lock);
+}
+
+static int open_named_image(struct registry *registry, const struct open_request *request,
+                            struct reader *reader, struct error *err)
+{
+    reader->snapshot = strdup(request->snapshot->name);
+    if (!reader->snapshot)
+        return error_set(err, -ENOMEM, "out of memory");
+    struct disk_image_request image_request = {
+        .host = registry->config.host,
+        .disk = request->disk,
+        .snapshot = request->snapshot,
+        .cache = registry->config.cache,
+        /* The guest may run, or be started: the snapshot's clusters stay what they are. */
+        .top_hold = QEMULOCK_VISIBLE,
+    };
+    int r = disk_image_open(&image_request, &reader->owned, err);
+    if (r < 0)
+        return r;
+    if (qcow_size(disk_image_qcow(reader->owned)) != request->shown.guest_size)
+        return error_set(err, -ESTALE, "the snapshot has changed its size meanwhile");
+    reader->attr = request->shown;
+    set_image(reader, reader->owned);
+    return 0;
+}
+
+static struct slot *admit_named(struct registry *registry, const char *domain_id, struct error *err)
+    EXCLUDES(registry_role)
+{
+    registry_lock(registry);
+    bool is_shut = registry->is_shut;
+    struct slot *slot = is_shut ? NULL : slot_get_locked(registry, domain_id);
+    registry_unlock(registry);
+    if (is_shut)
+        error_set(err, -ESHUTDOWN, "the file system is being unmounted");
+    else if (!slot)
+        error_set(err, -ENOMEM, "out of memory");
+    return slot;
+}
+
+/* Shows the reader to `status` and to registry_shutdown(). */
+static int enlist_named(struct reader *reader, struct error *err) EXCLUDES(registry_role)
+{
+    registry_lock(reader->registry);
+    bool is_shut = reader->registry->is_shut;
+    if (!is_shut)
+        LIST_INSERT_HEAD(&reader->slot->named, reader, link);
+    registry_unlock(reader->registry);
+    return is_shut ? error_set(err, -ESHUTDOWN, "the file system is being unmounted") : 0;
+}
+
+static int open_named(struct registry *registry, const struct open_request *request,
+                      struct reader **ret_reader, struct error *err)
+{
+    struct slot *slot = admit_named(registry, request->domain->id, err);
+    if (!slot)
+        return err->code;
+    struct reader *reader = create(registry, slot, request->disk->target, request->pid);
+    if (!reader)
+        return error_set(err, -ENOMEM, "out of memory");
+    int r = open_named_image(registry, request, reader, err);
+    if (r == 0)
+        r = enlist_named(reader, err);
+    if (r < 0) {
+        destroy(reader);
+        return r;
+    }
+    *ret_reader = reader;
+    return 0;
+}
+
+void reader_open_named(struct registry *registry, const struct open_request *request)
+{
+    struct error err = {0};
+    struct reader *reader = NULL;
+    int r = open_named(registry, request, &reader, &err);
+    request->done(request->ctx, r, reader, &err);
+}
+
+static int is_over(struct reader *reader, struct error *err) EXCLUDES(reader->lock)
+{
+    mutex_lock(&reader->lock);
+    int code = reader->end.code;
+    if (code < 0)
+        error_set(err, code, "%s", reader->end.text);
+    mutex_unlock(&reader->lock);
+    return code;
+}
+
+/* A reference to the image for one call, so that it can end meanwhile. */
+static int begin(struct reader *reader, struct disk_image **ret_image, struct error *err)
+{
+    mutex_lock(&reader->lock);
+    struct disk_image *image = reader->image ? disk_image_ref(reader->image) : NULL;
+    mutex_unlock(&reader->lock);
+    if (!image)
+        return is_over(reader, err);
+    *ret_image = image;
+    return 0;
+}
+
+ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t len,
+                    struct error *err)
+{
+    struct disk_image *image;
+    int r = begin(reader, &image, err);
+    if (r < 0)
+        return r;
+    ssize_t n = qcow_read(disk_image_qcow(image), guest_off, buf, len, err);
+    disk_image_unref(image);
+    r = is_over(reader, err);
+    return r < 0 ? r : n;
+}
+
+/* Zeros count as holes: a program that skips them loses nothing. */
+static int seek(struct reader *reader, struct qcow_image *image, uint64_t guest_off, int whence,
+                uint64_t *ret_off, struct error *err)
+{
+    uint64_t guest_size = qcow_size(image);
+    while (guest_off < guest_size) {
+        struct qcow_extent extent;
+        int r = qcow_map(image, guest_off, guest_size - guest_off, &extent, err);
+        if (r == 0)
+            r = is_over(reader, err);
+        if (r < 0)
+            return r;
+        if ((extent.kind == QCOW_DATA) == (whence == SEEK_DATA)) {
+            *ret_off = guest_off;
+            return 0;
+        }
+        guest_off += extent.len;
+    }
+    if (whence == SEEK_DATA)
+        return error_set(err, -ENXIO, "no data up to the end");
+    *ret_off = guest_size;
+    return 0;
+}
+
+int reader_seek(struct reader *reader, uint64_t guest_off, int whence, uint64_t *ret_off,
+                struct error *err)
+{
+    if (whence != SEEK_DATA && whence != SEEK_HOLE)
+        return error_set(err, -EINVAL, "seek of unknown kind %d", whence);
+    struct disk_image *image;
+    int r = begin(reader, &image, err);
+    if (r < 0)
+        return r;
+    if (guest_off >= qcow_size(disk_image_qcow(image)))
+        r = error_set(err, -ENXIO, "offset %#llx is past the end", (unsigned long long)guest_off);
+    else
+        r = seek(reader, disk_image_qcow(image), guest_off, whence, ret_off, err);
+    disk_image_unref(image);
+    return r;
+}
+
+void reader_attr(const struct reader *reader, struct session_attr *ret_attr)
+{
+    *ret_attr = reader->attr;
+}
+
+void reader_close(struct reader *reader)
+{
+    if (!reader)
+        return;
+    struct registry *registry = reader->registry;
+    struct session *session = reader->session;
+    bool is_last = false;
+    registry_lock(registry);
+    LIST_REMOVE(reader, link);
+    if (session) {
+        session_leave_locked(session);
+        is_last = session_unref_locked(session);
+    }
+    registry_unlock(registry);
+    if (is_last)
+        session_free(session);
+    destroy(reader);
+}

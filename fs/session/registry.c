@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/session/registry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/session/registry_internal.h"
+#include "qcow/base/cleanup.h"
+
+/* ---- Slots ---- */
+
+static int compare_slots(const void *a, const void *b)
+{
+    return strcmp(((const struct slot *)a)->id, ((const struct slot *)b)->id);
+}
+
+struct slot *slot_find_locked(struct registry *registry, const char *domain_id)
+{
+    struct slot key = {.id = (char *)domain_id};
+    struct slot **node = tfind(&key, &registry->slots_by_id, compare_slots);
+    return node ? *node : NULL;
+}
+
+struct slot *slot_get_locked(struct registry *registry, const char *domain_id)
+{
+    struct slot *slot = slot_find_locked(registry, domain_id);
+    if (slot)
+        return slot;
+    slot = calloc(1, sizeof(*slot));
+    char *id = strdup(domain_id);
+    if (slot)
+        slot->id = id;
+    if (!slot || !id || !tsearch(slot, &registry->slots_by_id, compare_slots)) {
+        free(id);
+        free(slot);
+        return NULL;
+    }
+    slot->registry = registry;
+    TAILQ_INIT(&slot->waiters);
+    LIST_INIT(&slot->named);
+    LIST_INSERT_HEAD(&registry->slots, slot, link);
+    registry->n_slots++;
+    return slot;
+}
+
+int registry_create(const struct registry_config *config, struct registry **ret_registry,
+                    struct error *err)
+{
+    struct registry *registry = calloc(1, sizeof(*registry));
+    if (!registry)
+        return error_set(err, -ENOMEM, "out of memory");
+    registry->config = *config;
+    mutex_init(&registry->lock);
+    cond_init(&registry->changed);
+    LIST_INIT(&registry->slots);
+    *ret_registry = registry;
+    return 0;
+}
+
+static void slot_destroy(void *arg)
+{
+    struct slot *slot = arg;
+    slot_errors_fini(slot);
+    free(slot->id);
+    free(slot);
+}
+
+void registry_destroy(struct registry *registry)
+{
+    if (!registry)
+        return;
+    tdestroy(registry->slots_by_id, slot_destroy);
+    cond_fini(&registry->changed);
+    mutex_fini(&registry->lock);
+    free(registry);
+}
+
+/* ---- Waiters ---- */
+
+static void waiter_destroy(struct waiter *waiter)
+{
+    if (waiter)
+        free(waiter->target);
+    free(waiter);
+}
+
+static struct waiter *waiter_create(const struct open_request *request)
+{
+    struct waiter *waiter = calloc(1, sizeof(*waiter));
+    if (!waiter)
+        return NULL;
+    waiter->target = strdup(request->disk->target);
+    waiter->serial = request->serial;
+    waiter->shown = request->shown;
+    waiter->pid = request->pid;
+    waiter->done = request->done;
+    waiter->ctx = request->ctx;
+    waiter->is_asking = true;
+    if (waiter->target)
+        return waiter;
+    waiter_destroy(waiter);
+    return NULL;
+}
+
+void waiter_answer_locked(struct slot *slot, struct waiter *waiter, int result,
+                          struct reader *reader, const struct error *err,
+                          struct waiter_list *answers)
+{
+    if (waiter->is_queued)
+        TAILQ_REMOVE(&slot->waiters, waiter, link);
+    waiter->is_queued = false;
+    waiter->is_answered = true;
+    waiter->result = result;
+    waiter->reader = reader;
+    waiter->err = *err;
+    if (!waiter->is_asking)
+        TAILQ_INSERT_TAIL(answers, waiter, link);
+}
+
+void slot_answer_all_locked(struct slot *slot, const struct error *err, struct waiter_list *answers)
+{
+    struct waiter *waiter;
+    while ((waiter = TAILQ_FIRST(&slot->waiters)))
+        waiter_answer_locked(slot, waiter, err->code, NULL, err, answers);
+}
+
+static void deliver(struct waiter *waiter)
+{
+    waiter->done(waiter->ctx, waiter->result, waiter->reader, &waiter->err);
+    waiter_destroy(waiter);
+}
+
+void waiters_deliver(struct waiter_list *answers)
+{
+    struct waiter *waiter;
+    while ((waiter = TAILQ_FIRST(answers))) {
+        TAILQ_REMOVE(answers, waiter, link);
+        deliver(waiter);
+    }
+}
+
+/* ---- Who gets which instant ---- */
+
+enum verdict {
+    VERDICT_JOIN,  /* the instant that is there */
+    VERDICT_WAIT,  /* the instant that is being taken, or that follows the one being released */
+    VERDICT_FRESH, /* a new one, after the one that lingers is put back */
+    VERDICT_BUSY,  /* none: others still read an older one */
+    VERDICT_STUCK, /* none: an earlier one could not be put back */
+};
+
+struct decision {
+    enum verdict verdict;
+    uint64_t serial; /* of the instant it is about; VERDICT_BUSY: of the one in the way */
+};
+
+static bool is_young_locked(const struct session *session) REQUIRES(registry_role)
+{
+    int64_t age_ns = monotonic_ns() - session->taken_ns;
+    return age_ns < (int64_t)session->registry->config.join_s * 1000000000;
+}
+
+static bool was_read_locked(const struct session *session, const char *target)
+    REQUIRES(registry_role)
+{
+    size_t idx = session_find_disk_locked(session, target);
+    return idx == SIZE_MAX || session->disks[idx].was_read;
+}
+
+/* The rules of joining and lingering. @slot may be NULL: a domain never opened. */
+static struct decision decide_locked(const struct slot *slot, const char *target)
+    REQUIRES(registry_role)
+{
+    const struct session *session = slot ? slot->session : NULL;
+    if (!session) {
+        bool is_coming = slot && slot->has_thread;
+        return (struct decision){is_coming ? VERDICT_WAIT : VERDICT_FRESH,
+                                 slot ? slot->last_serial + 1 : 1};
+    }
+    uint64_t serial = session->serial;
+    switch (session->state) {
+    case SESSION_TAKING:
+        return (struct decision){VERDICT_WAIT, serial};
+    case SESSION_OPEN:
+        return (struct decision){is_young_locked(session) ? VERDICT_JOIN : VERDICT_BUSY, serial};
+    case SESSION_LINGERING:
+        if (!was_read_locked(session, target))
+            return (struct decision){VERDICT_JOIN, serial};
+        return (struct decision){VERDICT_FRESH, serial + 1};
+    case SESSION_RELEASING:
+    case SESSION_GONE:
+        return (struct decision){VERDICT_WAIT, slot->last_serial + 1};
+    case SESSION_BROKEN:
+        break;
+    }
+    return (struct decision){VERDICT_STUCK, slot->last_serial + 1};
+}
+
+static void peek_locked(const struct slot *slot, const char *target, struct session_peek *ret_peek)
+    REQUIRES(registry_role)
+{
+    struct decision decision = decide_locked(slot, target);
+    *ret_peek = (struct session_peek){.serial = decision.serial};
+    if (decision.verdict != VERDICT_JOIN && decision.verdict != VERDICT_BUSY)
+        return;
+    /* While an older one is in the way, it is what stat shows: an open gets -EBUSY anyway. */
+    size_t idx = session_find_disk_locked(slot->session, target);
+    if (idx == SIZE_MAX || !slot->session->disks[idx].is_served)
+        return;
+    ret_peek->is_taken = true;
+    ret_peek->attr = slot->session->disks[idx].attr;
+}
+
+void registry_peek(struct registry *registry, const char *domain_id, const char *target,
+                   struct session_peek *ret_peek)
+{
+    registry_lock(registry);
+    peek_locked(slot_find_locked(registry, domain_id), target, ret_peek);
+    registry_unlock(registry);
+}
+
+/* "an instant taken 65 s ago is still read by pid 10, 11" */
+static int refuse_busy_locked(const struct session *session, struct error *err)
+    REQUIRES(registry_role)
+{
+    char pids[256];
+    size_t used = 0;
+    const struct reader *reader;
+    LIST_FOREACH(reader, &session->readers, link)
+    {
+        int n =
+            snprintf(pids + used, sizeof(pids) - used, "%s%d", used ? ", " : "", (int)reader->pid);
+        if (n < 0 || (size_t)n >= sizeof(pids) - used) {
+            snprintf(pids + sizeof(pids) - 4, 4, "...");
+            break;
+        }
+        used += (size_t)n;
+    }
+    long long age_s = (monotonic_ns() - session->taken_ns) / 1000000000;
+    return error_set(err, -EBUSY, "an instant taken %lld s ago is still read by pid %s", age_s,
+                     pids);
+}
+
+static int queue_locked(struct slot *slot, struct waiter *waiter, struct error *err)
+    REQUIRES(registry_role)
+{
+    if (!slot->has_thread) {
+        int r = session_start_locked(slot, err);
+        if (r < 0)
+            return r;
+    }
+    TAILQ_INSERT_TAIL(&slot->waiters, waiter, link);
+    waiter->is_queued = true;
+    return 0;
+}
+
+/* 0 if the waiter was queued (no reader) or has its reader, or why not. */
+static int admit_locked(struct registry *registry, const char *domain_id, struct waiter *waiter,
+                        struct reader **ret_reader, struct error *err) REQUIRES(registry_role)
+{
+    if (registry->is_shut)
+        return error_set(err, -ESHUTDOWN, "the file system is being unmounted");
+    struct slot *slot = slot_get_locked(registry, domain_id);
+    if (!slot)
+        return error_set(err, -ENOMEM, "out of memory");
+    struct session *session = slot->session;
+    struct decision decision = decide_locked(slot, waiter->target);
+    if (decision.verdict == VERDICT_BUSY)
+        return refuse_busy_locked(session, err);
+    if (decision.verdict == VERDICT_STUCK)
+        return error_set(err, -EBUSY, "an earlier instant was not put back: %s",
+                         session->broken.text);
+    if (decision.serial != waiter->serial)
+        return error_set(err, -ESTALE, "the instant is over");
+    if (decision.verdict == VERDICT_JOIN)
+        return session_join_locked(session, waiter->target, &waiter->shown, waiter->pid, ret_reader,
+                                   err);
+    if (decision.verdict == VERDICT_FRESH && session)
+        session_end_locked(session, 0, NULL);
+    return queue_locked(slot, waiter, err);
+}
+
+/*
+ * Asks the asker once the request can be found by registry_cancel(), so that giving up is noticed
+ * whenever it comes. Until then nobody else hands out the answer, or ctx could be gone.
+ */
+static void finish_asking(struct registry *registry, const char *domain_id, struct waiter *waiter,
+                          bool (*is_cancelled)(void *ctx)) EXCLUDES(registry_role)
+{
+    bool has_given_up = is_cancelled && is_cancelled(waiter->ctx);
+    struct waiter_list none = TAILQ_HEAD_INITIALIZER(none);
+    registry_lock(registry);
+    if (has_given_up && !waiter->is_answered) {
+        struct error err;
+        error_set(&err, -EINTR, "interrupted");
+        waiter_answer_locked(slot_find_locked(registry, domain_id), waiter, -EINTR, NULL, &err,
+                             &none);
+    }
+    waiter->is_asking = false;
+    bool is_answered = waiter->is_answered;
+    registry_unlock(registry);
+    if (is_answered)
+        deliver(waiter);
+}
+
+static void open_now(struct registry *registry, const struct open_request *request)
+{
+    struct error err = {0};
+    struct waiter *waiter = waiter_create(request);
+    if (!waiter) {
+        error_set(&err, -ENOMEM, "out of memory");
+        request->done(request->ctx, -ENOMEM, NULL, &err);
+        return;
+    }
+    /* The request's record may go once it is answered, and that may be before this returns. */
+    auto_free char *domain_id = strdup(request->domain->id);
+    bool (*is_cancelled)(void *ctx) = request->is_cancelled;
+    struct reader *reader = NULL;
+    int r = domain_id ? 0 : error_set(&err, -ENOMEM, "out of memory");
+    registry_lock(registry);
+    if (r == 0)
+        r = admit_locked(registry, domain_id, waiter, &reader, &err);
+    bool is_queued = waiter->is_queued;
+    registry_unlock(registry);
+    if (is_queued) {
+        finish_asking(registry, domain_id, waiter, is_cancelled);
+        return;
+    }
+    waiter->result = r;
+    waiter->reader = reader;
+    waiter->err = err;
+    deliver(waiter);
+}
+
+void registry_open(struct registry *registry, const struct open_request *request)
+{
+    if (request->disk->unsupported) {
+        struct error err;
+        error_set(&err, -EOPNOTSUPP, "disk '%s': %s", request->disk->target,
+                  request->disk->unsupported);
+        request->done(request->ctx, -EOPNOTSUPP, NULL, &err);
+    } else if (request->snapshot) {
+        reader_open_named(registry, request);
+    } else {
+        open_now(registry, request);
+    }
+}
+
+static void cancel_locked(struct registry *registry, const void *ctx, struct waiter_list *answers)
+    REQUIRES(registry_role)
+{
+    struct error err;
+    error_set(&err, -EINTR, "interrupted");
+    struct slot *slot;
+    LIST_FOREACH(slot, &registry->slots, link)
+    {
+        struct waiter *waiter;
+        TAILQ_FOREACH(waiter, &slot->waiters, link)
+        {
+            if (waiter->ctx != ctx)
+                continue;
+            waiter_answer_locked(slot, waiter, -EINTR, NULL, &err, answers);
+            return;
+        }
+    }
+}
+
+void registry_cancel(struct registry *registry, void *ctx)
+{
+    struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
+    registry_lock(registry);
+    cancel_locked(registry, ctx, &answers);
+    registry_unlock(registry);
+    waiters_deliver(&answers);
+}
+
+/* ---- Events and the end ---- */
+
+static void domain_started_locked(struct session *session) REQUIRES(registry_role)
+{
+    if (session->state == SESSION_TAKING)
+        session->saw_run = true;
+    else if (session->method == &method_lock)
+        session_end_locked(session, -EIO, "the domain was started while its disks were read");
+}
+
+void registry_domain_changed(struct registry *registry, const struct domain *domain)
+{
+    if (domain->state != DOMAIN_RUNNING)
+        return;
+    registry_lock(registry);
+    struct slot *slot = slot_find_locked(registry, domain->id);
+    if (slot && slot->session)
+        domain_started_locked(slot->session);
+    registry_unlock(registry);
+}
+
+void registry_domain_gone(struct registry *registry, const char *domain_id)
+{
+    registry_lock(registry);
+    struct slot *slot = slot_find_locked(registry, domain_id);
+    if (slot && slot->session)
+        session_end_locked(slot->session, -ESTALE, "the domain is gone");
+    registry_unlock(registry);
+}
+
+static void shut_slot_locked(struct slot *slot, struct waiter_list *answers) REQUIRES(registry_role)
+{
+    static const char reason[] = "the file system is being unmounted";
+    struct error err;
+    error_set(&err, -ESHUTDOWN, "%s", reason);
+    slot_answer_all_locked(slot, &err, answers);
+    error_set(&err, -EIO, "%s", reason);
+    struct reader *reader;
+    LIST_FOREACH(reader, &slot->named, link)
+    reader_end(reader, &err);
+    if (!slot->session)
+        return;
+    session_end_locked(slot->session, -EIO, reason);
+    cond_wake_all(&slot->session->wake); /* a broken one tries again */
+}
+
+void registry_shutdown(struct registry *registry)
+{
+    struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
+    registry_lock(registry);
+    registry->is_shut = true;
+    struct slot *slot;
+    LIST_FOREACH(slot, &registry->slots, link)
+    shut_slot_locked(slot, &answers);
+    registry_unlock(registry);
+    waiters_deliver(&answers);
+    registry_lock(registry);
+    while (registry->n_threads > 0)
+        registry_wait(registry, &registry->changed);
+    registry_unlock(registry);
+}

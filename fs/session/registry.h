@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * All sessions: who reads what, who shares an instant, when it ends. The one thing of this layer
+ * that the FUSE side talks to. All functions may be called from any thread and none of them waits
+ * for libvirt; what must wait answers by a callback.
+ *
+ * `now`: a domain has at most one instant at a time (contract section 5). Instants of a domain
+ * have serial numbers from 1; a FUSE node of now.raw stands for one serial, so that old and new
+ * readers never share a page cache.
+ *
+ * Named snapshots have no instant: each open reads the snapshot where it lies.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "fs/host/host.h"
+#include "qcow/qcow.h"
+
+struct registry;
+struct reader; /* one open file */
+
+enum live_method { LIVE_REFUSE, LIVE_OVERLAY };
+
+struct registry_config {
+    struct host *host;        /* borrowed until registry_close() */
+    struct qcow_cache *cache; /* borrowed until registry_close() */
+    enum live_method live;
+    unsigned join_s, linger_s, max_hold_s; /* contract section 5 */
+    unsigned max_open;                     /* instants at once: -EMFILE beyond */
+};
+
+int registry_create(const struct registry_config *config, struct registry **ret_registry,
+                    struct error *err);
+/*
+ * No new opens (-ESHUTDOWN), readers get -EIO, every instant is released. Returns when all are;
+ * this is the only call here that waits for libvirt. May be called again.
+ */
+void registry_shutdown(struct registry *registry);
+void registry_destroy(struct registry *registry); /* after shutdown and the last reader_close */
+
+/* What stat shows of an open disk; constant from open on. */
+struct session_attr {
+    uint64_t guest_size;
+    struct timespec mtime;
+    uint64_t blocks;
+};
+
+struct session_peek {
+    uint64_t serial; /* of the instant that an open would get now */
+    bool is_taken;   /* it exists already, and attr is its own; else attr is unset */
+    struct session_attr attr;
+};
+
+/* Which instant an open of `now` for that disk would get. Never blocks. */
+void registry_peek(struct registry *registry, const char *domain_id, const char *target,
+                   struct session_peek *ret_peek);
+
+struct open_request {
+    struct domain *domain;                /* borrowed; the registry takes references of its own */
+    const struct disk *disk;              /* of that record */
+    const struct qcow_snapshot *snapshot; /* NULL for `now`; borrowed */
+    uint64_t serial;                      /* `now`: the serial that the node stands for */
+    struct session_attr shown;            /* what the node showed last: kept by the instant */
+    pid_t pid;                            /* of the reader, for messages */
+    /*
+     * The answer, exactly once, on any thread, perhaps before registry_open() returns, with no
+     * lock held: 0 and a reader (now the callee's), or a negative errno and the reason:
+     * -ESTALE the serial is over (look the name up again), -EBUSY, -EOPNOTSUPP, -EMFILE, -EIO,
+     * -EPERM, -ETIMEDOUT, -EINTR after registry_cancel(), ...
+     */
+    void (*done)(void *ctx, int result, struct reader *reader, const struct error *err);
+    /* True once the asker gave up; asked once, when the request begins to wait. May be NULL. */
+    bool (*is_cancelled)(void *ctx);
+    void *ctx; /* also the key for registry_cancel() */
+};
+
+void registry_open(struct registry *registry, const struct open_request *request);
+/* Ends the wait of the request with that ctx with -EINTR; nothing if it was answered already. */
+void registry_cancel(struct registry *registry, void *ctx);
+
+/* Bytes read (short only at the end of the disk) or negative errno; may block on disk I/O. */
+ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t len,
+                    struct error *err);
+/*
+ * SEEK_DATA or SEEK_HOLE as lseek(2) has them, with the disk's end as the last hole.
+ * 0 and the offset; -ENXIO at and past the end, or no data up to it; else as reader_read().
+ */
+int reader_seek(struct reader *reader, uint64_t guest_off, int whence, uint64_t *ret_off,
+                struct error *err);
+void reader_attr(const struct reader *reader, struct session_attr *ret_attr);
+void reader_close(struct reader *reader);
+
+/* The host's events, passed on by main(): a start seen under cold=lock ends the instant. */
+void registry_domain_changed(struct registry *registry, const struct domain *domain);
+void registry_domain_gone(struct registry *registry, const char *domain_id);
+
+/* Remembers a fault of a domain's file for `status` and the xattr `error`, and logs it. */
+void registry_note_error(struct registry *registry, const char *domain_id, const char *what,
+                         const struct error *err);
+
+/*
+ * A value of an extended attribute `user.virtsnapfs.NAME` (taken, method, consistency, source,
+ * error) of the node of @disk with that serial (0 and @snapshot for a named one).
+ * The value (caller frees), or NULL if it has none now.
+ */
+char *registry_xattr(struct registry *registry, const struct domain *domain,
+                     const struct disk *disk, const struct qcow_snapshot *snapshot, uint64_t serial,
+                     const char *name);
+
+/* /DOMAIN/status: JSON text, newline at the end; caller frees; NULL: no memory. */
+char *registry_status(struct registry *registry, const struct domain *domain);

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What registry.c (who gets which instant), session.c (the life of one instant), reader.c (an open
+ * file), errors.c and status.c share.
+ *
+ * One lock, the registry's, guards all decisions; it is never held across I/O, libvirt or a
+ * callback. A reader has a lock of its own for its image, taken after the registry's, so that
+ * reading never meets the registry's lock. Each domain with an instant has one thread, which makes
+ * every blocking step of that instant's life (session.c).
+ */
+#pragma once
+
+#include <search.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include "fs/session/registry.h"
+#include "fs/session/session.h"
+#include "qcow/base/thread.h"
+
+enum {
+    ERRORS_KEPT = 8,        /* for each domain */
+    ERROR_SLOTS_MAX = 4096, /* domains whose errors are kept; beyond, they are only logged */
+    ERROR_QUIET_S = 10,     /* the same text about the same file is logged once in that time */
+};
+
+/* A request for `now` that waits for its instant. Owned by the registry until it is answered. */
+struct waiter {
+    /* Immutable. */
+    char *target;
+    uint64_t serial;
+    struct session_attr shown;
+    pid_t pid;
+    void (*done)(void *ctx, int result, struct reader *reader, const struct error *err);
+    void *ctx;
+
+    /* Guarded by the registry's lock. */
+    bool is_queued;
+    bool is_asking;   /* registry_open() still needs it, and hands out the answer itself */
+    bool is_answered; /* result, reader and err are final */
+    int result;
+    struct reader *reader;
+    struct error err;
+    TAILQ_ENTRY(waiter) link; /* in its slot's waiters, then in a list of answers to hand out */
+};
+TAILQ_HEAD(waiter_list, waiter);
+
+/* An open file. */
+struct reader {
+    /* Immutable. */
+    struct registry *registry;
+    struct slot *slot;
+    struct session *session;  /* counted; NULL for a named snapshot */
+    struct disk_image *owned; /* a named snapshot's image: reference */
+    struct session_attr attr;
+    char *target;
+    char *snapshot; /* NULL for `now` */
+    pid_t pid;
+
+    LIST_ENTRY(reader) link; /* in session->readers or slot->named; the registry's lock */
+
+    struct mutex lock;
+    struct disk_image *image GUARDED_BY(lock); /* borrowed from the session or owned; NULL: over */
+    struct error end GUARDED_BY(lock);         /* why it is over */
+};
+LIST_HEAD(reader_list, reader);
+
+struct noted_error {
+    struct timespec time;
+    int64_t logged_ns; /* monotonic */
+    char *what;
+    struct error err;
+};
+
+/*
+ * What is kept of a domain that was opened or had an error; lives as long as the registry, since
+ * serials must not start again while the kernel may know old ones. Guarded by the registry's lock
+ * but for id.
+ */
+struct slot {
+    char *id;
+    struct registry *registry;
+    struct session *session; /* the domain's instant, or NULL */
+    uint64_t last_serial;    /* of the last instant that was taken */
+    bool has_thread;
+    struct waiter_list waiters; /* for the session while TAKING, else for the one after it */
+    struct reader_list named;   /* of internal snapshots */
+    struct noted_error errors[ERRORS_KEPT];
+    size_t n_errors; /* ever noted; the newest is at (n_errors - 1) % ERRORS_KEPT */
+    LIST_ENTRY(slot) link;
+};
+
+struct registry {
+    struct registry_config config; /* immutable */
+
+    struct mutex lock;
+    /* Guarded by lock. */
+    struct cond changed; /* a thread has ended */
+    void *slots_by_id;   /* tree */
+    LIST_HEAD(, slot) slots;
+    size_t n_slots;
+    unsigned n_threads;
+    unsigned n_open; /* instants that count for max_open: all but broken ones */
+    bool is_shut;
+};
+
+/*
+ * Stands for "the lock of the registry in question" in annotations: clang cannot see that
+ * session->registry and the registry that was locked are the same. Never defined.
+ */
+extern struct mutex registry_role;
+
+static inline void registry_lock(struct registry *registry) ACQUIRE(registry_role) NO_THREAD_SAFETY
+{
+    mutex_lock(&registry->lock);
+}
+
+static inline void registry_unlock(struct registry *registry)
+    RELEASE(registry_role) NO_THREAD_SAFETY
+{
+    mutex_unlock(&registry->lock);
+}
+
+static inline void registry_wait(struct registry *registry, struct cond *cond)
+    REQUIRES(registry_role) NO_THREAD_SAFETY
+{
+    cond_wait(cond, &registry->lock);
+}
+
+static inline void registry_wait_until(struct registry *registry, struct cond *cond,
+                                       int64_t deadline_ns) REQUIRES(registry_role) NO_THREAD_SAFETY
+{
+    cond_wait_until(cond, &registry->lock, deadline_ns);
+}
+
+/* The domain's slot; NULL if there is none (find), or no memory (get). registry.c */
+struct slot *slot_find_locked(struct registry *registry, const char *domain_id)
+    REQUIRES(registry_role);
+struct slot *slot_get_locked(struct registry *registry, const char *domain_id)
+    REQUIRES(registry_role);
+
+/*
+ * Fixes the answer of a waiter. It goes to @answers, to be handed out by waiters_deliver() once
+ * the lock is dropped, unless registry_open() still has it in hand.
+ */
+void waiter_answer_locked(struct slot *slot, struct waiter *waiter, int result,
+                          struct reader *reader, const struct error *err,
+                          struct waiter_list *answers) REQUIRES(registry_role);
+void slot_answer_all_locked(struct slot *slot, const struct error *err, struct waiter_list *answers)
+    REQUIRES(registry_role);
+void waiters_deliver(struct waiter_list *answers) EXCLUDES(registry_role);
+
+/*
+ * reader.c: a reader of one disk of an OPEN or LINGERING session, added to its list; NULL: no
+ * memory. reader_end() makes every read from now on fail with @end, also those under way.
+ */
+struct reader *reader_create_locked(struct session *session, size_t disk_idx, pid_t pid)
+    REQUIRES(registry_role);
+void reader_end(struct reader *reader, const struct error *end);
+/* Opens a named snapshot; the answer as registry_open() gives it. */
+void reader_open_named(struct registry *registry, const struct open_request *request);
+
+/* errors.c: frees what a slot's errors hold. */
+void slot_errors_fini(struct slot *slot);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One instant of a domain while it is served: its state machine and the thread that takes it,
+ * holds it and puts the domain back. Inside of the registry; see registry_internal.h for the lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include "fs/session/method.h"
+#include "fs/session/registry.h"
+#include "qcow/base/thread.h"
+
+struct slot;
+struct waiter_list;
+extern struct mutex registry_role;
+
+/*
+ * state      host changed   image    readers
+ * TAKING     maybe          NULL     none yet: they wait
+ * OPEN       yes            set      > 0
+ * LINGERING  yes            set      0
+ * RELEASING  yes, or no     dropped  0, or their reads fail with `end`
+ * GONE       no             dropped  as above
+ * BROKEN     yes            dropped  as above; kept for a person to see, tried again at shutdown
+ */
+enum session_state {
+    SESSION_TAKING,
+    SESSION_OPEN,
+    SESSION_LINGERING,
+    SESSION_RELEASING,
+    SESSION_GONE,
+    SESSION_BROKEN,
+};
+
+/* One disk of the instant; constant once the instant is taken, but for was_read. */
+struct session_disk {
+    struct session_attr attr;
+    bool is_served; /* has an image */
+    bool was_read;  /* some reader opened it */
+};
+
+struct session {
+    /* Immutable. */
+    struct registry *registry;
+    struct slot *slot;
+    uint64_t serial;
+
+    /*
+     * The thread's own while TAKING and from RELEASING on; constant in between. The record, time
+     * and consistency in it stay until the session is freed.
+     */
+    struct instant instant;
+
+    /* Guarded by the registry's lock. */
+    enum session_state state;
+    const struct method *method; /* NULL while TAKING */
+    struct session_disk *disks;  /* one for each of the record; NULL while TAKING */
+    bool is_locked;              /* all images lie where QEMU's locks work */
+    char *growing;               /* file that grows meanwhile, or NULL */
+    LIST_HEAD(, reader) readers;
+    unsigned n_readers;
+    int64_t taken_ns;    /* monotonic; also of the deadlines below */
+    int64_t linger_ns;   /* while LINGERING: when to let go */
+    int64_t hold_ns;     /* when to end it whoever reads */
+    bool saw_run;        /* the domain was seen running while TAKING */
+    struct error end;    /* why it ended early; code 0 if not */
+    struct error broken; /* BROKEN: what the release said */
+    struct cond wake;
+    unsigned refs; /* the thread and each reader, also those of an ended instant */
+};
+
+const char *session_state_name(enum session_state state);
+
+/* Starts the slot's thread, which serves its waiters. 0; -EMFILE, -ENOMEM. */
+int session_start_locked(struct slot *slot, struct error *err) REQUIRES(registry_role);
+
+/*
+ * Asks for the end: readers get @code with that text from now on (0: there are none), and the
+ * thread puts the domain back. While TAKING, that follows as soon as the instant is taken.
+ */
+void session_end_locked(struct session *session, int code, const char *text)
+    REQUIRES(registry_role);
+
+/* Index of the disk in the session's record, or SIZE_MAX. Not while TAKING. */
+size_t session_find_disk_locked(const struct session *session, const char *target)
+    REQUIRES(registry_role);
+
+/* A reader of that disk for somebody to whom @shown was shown: 0, -ESTALE, or why not. */
+int session_join_locked(struct session *session, const char *target,
+                        const struct session_attr *shown, pid_t pid, struct reader **ret_reader,
+                        struct error *err) REQUIRES(registry_role);
+
+/* A reader has left: it is off the list already. */
+void session_leave_locked(struct session *session) REQUIRES(registry_role);
+
+/* Drops a reference; true if it was the last: session_free() then, without the lock. */
+bool session_unref_locked(struct session *session) REQUIRES(registry_role);
+void session_free(struct session *session);

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a person can ask about a domain: /DOMAIN/status and the extended attributes.
+ */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/session/catalog.h"
+#include "fs/session/registry_internal.h"
+#include "qcow/base/cleanup.h"
+
+/* RFC 3339 in UTC with nanoseconds. */
+enum { TIME_TEXT_MAX = 64 };
+static void format_time(struct timespec time, char *ret_text)
+{
+    struct tm tm;
+    char day[TIME_TEXT_MAX - 16];
+    if (!gmtime_r(&time.tv_sec, &tm) || strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm) == 0)
+        snprintf(day, sizeof(day), "@%lld", (long long)time.tv_sec);
+    snprintf(ret_text, TIME_TEXT_MAX, "%s.%09dZ", day, (int)(time.tv_nsec % 1000000000));
+}
+
+static json_t *json_time(struct timespec time)
+{
+    char text[TIME_TEXT_MAX];
+    format_time(time, text);
+    return json_string(text);
+}
+
+/* A text that may not be UTF-8: then its odd bytes are shown as '?'. */
+static json_t *json_text(const char *text)
+{
+    if (!text)
+        return json_null();
+    json_t *value = json_string(text);
+    if (value)
+        return value;
+    auto_free char *plain = strdup(text);
+    for (char *at = plain; at && *at; at++)
+        if ((unsigned char)*at >= 0x80)
+            *at = '?';
+    return plain ? json_string(plain) : NULL;
+}
+
+static json_t *describe_disk(const struct disk *disk)
+{
+    json_t *layers = json_array();
+    for (size_t i = 0; i < disk->n_layers; i++)
+        json_array_append_new(layers,
+                              json_pack("{soss}", "path", json_text(disk->layers[i].path), "format",
+                                        qcow_format_name(disk->layers[i].format)));
+    json_t *root = json_pack("{sosbso}", "target", json_text(disk->target), "supported",
+                             !disk->unsupported, "layers", layers);
+    if (root && disk->unsupported)
+        json_object_set_new(root, "reason", json_text(disk->unsupported));
+    return root;
+}
+
+static json_t *describe_disks(const struct domain *domain)
+{
+    json_t *disks = json_array();
+    for (size_t i = 0; i < domain->n_disks; i++)
+        json_array_append_new(disks, describe_disk(&domain->disks[i]));
+    return disks;
+}
+
+static json_t *describe_readers_locked(const struct session *session) REQUIRES(registry_role)
+{
+    json_t *readers = json_array();
+    const struct reader *reader;
+    LIST_FOREACH(reader, &session->readers, link)
+    json_array_append_new(
+        readers, json_pack("{siso}", "pid", (int)reader->pid, "target", json_text(reader->target)));
+    return readers;
+}
+
+static json_t *describe_named_locked(const struct slot *slot) REQUIRES(registry_role)
+{
+    json_t *readers = json_array();
+    const struct reader *reader;
+    LIST_FOREACH(reader, &slot->named, link)
+    json_array_append_new(readers, json_pack("{sisoso}", "pid", (int)reader->pid, "target",
+                                             json_text(reader->target), "snapshot",
+                                             json_text(reader->snapshot)));
+    return readers;
+}
+
+static bool is_taken(const struct session *session)
+{
+    return session->state != SESSION_TAKING && session->disks;
+}
+
+static json_t *describe_instant_locked(const struct session *session) REQUIRES(registry_role)
+{
+    json_t *root = json_pack("{sIss}", "serial", (json_int_t)session->serial, "state",
+                             session_state_name(session->state));
+    if (session->method)
+        json_object_set_new(root, "method", json_string(session->method->name));
+    if (is_taken(session)) {
+        int64_t age_ns = monotonic_ns() - session->taken_ns;
+        json_object_set_new(root, "taken", json_time(session->instant.taken));
+        json_object_set_new(root, "age_s", json_integer(age_ns / 1000000000));
+        json_object_set_new(root, "consistency", json_string(session->instant.consistency));
+        json_object_set_new(root, "locked", json_boolean(session->is_locked));
+    }
+    if (session->end.code < 0)
+        json_object_set_new(root, "ended", json_text(session->end.text));
+    json_object_set_new(root, "readers", describe_readers_locked(session));
+    return root;
+}
+
+static json_t *describe_errors_locked(const struct slot *slot) REQUIRES(registry_role)
+{
+    json_t *errors = json_array();
+    size_t first = slot->n_errors > ERRORS_KEPT ? slot->n_errors - ERRORS_KEPT : 0;
+    for (size_t i = first; i < slot->n_errors; i++) {
+        const struct noted_error *noted = &slot->errors[i % ERRORS_KEPT];
+        json_array_append_new(errors, json_pack("{sososo}", "time", json_time(noted->time), "what",
+                                                json_text(noted->what), "text",
+                                                json_text(noted->err.text)));
+    }
+    return errors;
+}
+
+/* What a failed release left in the domain. */
+static json_t *describe_leftover_locked(const struct session *session) REQUIRES(registry_role)
+{
+    json_t *root = json_pack("{soso}", "reason", json_text(session->broken.text), "file",
+                             json_text(session->growing));
+    if (root && session->method)
+        json_object_set_new(root, "method", json_string(session->method->name));
+    return root;
+}
+
+/* @ret_growing: the file that grows meanwhile, or NULL; to be looked at without the lock. */
+static void describe_slot_locked(const struct slot *slot, json_t *root, char **ret_growing)
+    REQUIRES(registry_role)
+{
+    const struct session *session = slot ? slot->session : NULL;
+    json_t *instants = json_array();
+    json_t *leftovers = json_array();
+    if (session)
+        json_array_append_new(instants, describe_instant_locked(session));
+    if (session && session->state == SESSION_BROKEN)
+        json_array_append_new(leftovers, describe_leftover_locked(session));
+    if (session && session->growing)
+        *ret_growing = strdup(session->growing);
+    json_object_set_new(root, "instants", instants);
+    json_object_set_new(root, "snapshot_readers",
+                        slot ? describe_named_locked(slot) : json_array());
+    json_object_set_new(root, "errors", slot ? describe_errors_locked(slot) : json_array());
+    json_object_set_new(root, "leftovers", leftovers);
+}
+
+static void add_overlay_bytes(json_t *root, const char *growing)
+{
+    struct stat st;
+    json_t *instant = json_array_get(json_object_get(root, "instants"), 0);
+    if (instant && growing && stat(growing, &st) == 0)
+        json_object_set_new(instant, "overlay_bytes", json_integer((json_int_t)st.st_blocks * 512));
+}
+
+char *registry_status(struct registry *registry, const struct domain *domain)
+{
+    json_t *root =
+        json_pack("{sososssbsb}", "name", json_text(domain->name), "id", json_text(domain->id),
+                  "state", domain_state_name(domain->state), "persistent", domain->is_persistent,
+                  "managed_save", domain->has_managed_save);
+    if (!root)
+        return NULL;
+    json_object_set_new(root, "disks", describe_disks(domain));
+    auto_free char *growing = NULL;
+    registry_lock(registry);
+    describe_slot_locked(slot_find_locked(registry, domain->id), root, &growing);
+    registry_unlock(registry);
+    add_overlay_bytes(root, growing);
+    auto_free char *text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    char *line = NULL;
+    return text && asprintf(&line, "%s\n", text) >= 0 ? line : NULL;
+}
+
+/* ---- Extended attributes ---- */
+
+static char *copy_time(struct timespec time)
+{
+    char text[TIME_TEXT_MAX];
+    format_time(time, text);
+    return strdup(text);
+}
+
+static bool is_same_snapshot(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
+{
+    return strcmp(a->id, b->id) == 0 && strcmp(a->name, b->name) == 0 && a->l1_off == b->l1_off;
+}
+
+/* True if the fault of @what (a file name, or "now" for the whole instant) is this file's. */
+static bool is_about(const struct catalog *catalog, const char *what, const struct disk *disk,
+                     const struct qcow_snapshot *snapshot)
+{
+    if (strcmp(what, "now") == 0)
+        return !snapshot;
+    const struct catalog_entry *entry = catalog_find(catalog, what);
+    if (!entry || strcmp(catalog->domain->disks[entry->disk_idx].target, disk->target) != 0 ||
+        entry->is_now != !snapshot)
+        return false;
+    return !snapshot || is_same_snapshot(&entry->snapshot, snapshot);
+}
+
+static char *find_error_locked(const struct slot *slot, const struct catalog *catalog,
+                               const struct disk *disk, const struct qcow_snapshot *snapshot)
+    REQUIRES(registry_role)
+{
+    size_t first = slot->n_errors > ERRORS_KEPT ? slot->n_errors - ERRORS_KEPT : 0;
+    for (size_t i = slot->n_errors; i > first; i--) {
+        const struct noted_error *noted = &slot->errors[(i - 1) % ERRORS_KEPT];
+        if (noted->what && is_about(catalog, noted->what, disk, snapshot))
+            return strdup(noted->err.text);
+    }
+    return NULL;
+}
+
+static char *copy_error(struct registry *registry, const struct domain *domain,
+                        const struct disk *disk, const struct qcow_snapshot *snapshot)
+{
+    struct catalog *catalog;
+    struct error err;
+    if (catalog_get((struct domain *)domain, &catalog, &err) < 0) /* only to count a reference */
+        return NULL;
+    registry_lock(registry);
+    const struct slot *slot = slot_find_locked(registry, domain->id);
+    char *text = slot ? find_error_locked(slot, catalog, disk, snapshot) : NULL;
+    registry_unlock(registry);
+    catalog_unref(catalog);
+    return text;
+}
+
+static char *copy_source(const struct domain *domain, const char *target)
+{
+    const struct disk *disk = domain_find_disk(domain, target);
+    return disk && disk->n_layers > 0 ? strdup(disk->layers[0].path) : NULL;
+}
+
+static char *instant_xattr_locked(const struct session *session, const struct disk *disk,
+                                  const char *name) REQUIRES(registry_role)
+{
+    if (strcmp(name, "taken") == 0)
+        return copy_time(session->instant.taken);
+    if (strcmp(name, "method") == 0)
+        return strdup(session->method->name);
+    if (strcmp(name, "consistency") == 0)
+        return strdup(session->instant.consistency);
+    if (strcmp(name, "source") == 0)
+        return copy_source(session->instant.domain, disk->target);
+    return NULL;
+}
+
+static char *now_xattr(struct registry *registry, const struct domain *domain,
+                       const struct disk *disk, uint64_t serial, const char *name)
+{
+    registry_lock(registry);
+    const struct slot *slot = slot_find_locked(registry, domain->id);
+    const struct session *session = slot ? slot->session : NULL;
+    bool is_there = session && session->serial == serial && is_taken(session);
+    char *value = is_there ? instant_xattr_locked(session, disk, name) : NULL;
+    registry_unlock(registry);
+    if (!is_there && strcmp(name, "source") == 0)
+        return copy_source(domain, disk->target);
+    return value;
+}
+
+static char *snapshot_xattr(const struct domain *domain, const struct disk *disk,
+                            const struct qcow_snapshot *snapshot, const char *name)
+{
+    if (strcmp(name, "taken") == 0)
+        return copy_time(snapshot->created);
+    if (strcmp(name, "method") == 0)
+        return strdup("internal");
+    if (strcmp(name, "source") == 0)
+        return copy_source(domain, disk->target);
+    return NULL;
+}
+
+char *registry_xattr(struct registry *registry, const struct domain *domain,
+                     const struct disk *disk, const struct qcow_snapshot *snapshot, uint64_t serial,
+                     const char *name)
+{
+    if (strcmp(name, "error") == 0)
+        return copy_error(registry, domain, disk, snapshot);
+    if (snapshot)
+        return snapshot_xattr(domain, disk, snapshot, name);
+    return now_xattr(registry, domain, disk, serial, name);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * SIGTERM, SIGINT and SIGHUP become one call on a thread of its own, where it may take locks and
+ * its time. Main thread.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "qcow/base/error.h"
+
+struct signals {
+    pthread_t thread;
+    void (*on_stop)(void *ctx);
+    void *ctx;
+    atomic_bool is_over;
+};
+
+/*
+ * Blocks them, and ignores SIGPIPE, here and in all threads to come: before the first thread
+ * starts.
+ */
+void signals_block(void);
+
+/* From the first of them on: calls @on_stop once, on another thread. 0 or negative errno. */
+int signals_start(struct signals *signals, void (*on_stop)(void *ctx), void *ctx,
+                  struct error *err);
+/* No call begins after this one; waits for one that is under way. */
+void signals_finish(struct signals *signals);
