@@ -302,6 +302,8 @@ static int parse(const struct source *src, const uint8_t *raw, size_t raw_len,
     r = parse_extensions(src, ext, ext_len, header_len, hdr, err);
     if (r < 0)
         return r;
+    if (!hdr->has_data_file)
+        free(take_ptr(hdr->data_name)); /* a name alone means nothing */
     return parse_backing_name(src, raw, raw_len, hdr, err);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What can be told of an image without its tables: header and snapshots, for `ls` and `status`. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,35 +49,49 @@ static int inspect_once(const struct source *src, struct qcow_info *info, struct
     return 0;
 }
 
-int qcow_inspect(const struct qcow_file *file, struct qcow_info *ret_info, struct error *err)
+/* One look; *ret_is_steady: nothing moved meanwhile, so that the answer counts. */
+static int look(const struct qcow_file *file, struct qcow_info *info, bool *ret_is_steady,
+                struct error *err)
 {
-    struct source src;
+    struct source src; /* anew each time: the file of a running guest grows */
+    *ret_is_steady = true;
     int r = source_init(&src, file->fd, file->name, 0, err);
     if (r < 0)
         return r;
     if (file->format == QCOW_FORMAT_RAW) {
-        *ret_info = (struct qcow_info){.guest_size = align_up(src.host_size, SECTOR_SIZE)};
+        info->guest_size = align_up(src.host_size, SECTOR_SIZE);
         return 0;
     }
     if (src.host_size < HDR_V2_LEN)
-        return error_set(err, -EBADMSG, "'%s': %llu bytes are too few for a qcow2 image",
-                         file->name, (unsigned long long)src.host_size);
+        return error_set(err, -EBADMSG, "'%s': %" PRIu64 " bytes are too few for a qcow2 image",
+                         file->name, src.host_size);
+    struct header_fields before, after;
+    r = read_fields(&src, &before, err);
+    if (r < 0)
+        return r;
+    int result = inspect_once(&src, info, err);
+    r = read_fields(&src, &after, err);
+    if (r < 0)
+        return r;
+    *ret_is_steady = !memcmp(&before, &after, sizeof(before));
+    return result;
+}
+
+int qcow_inspect(const struct qcow_file *file, struct qcow_info *ret_info, struct error *err)
+{
+    int n_failed = 0;
     for (int i = 0; i < INSPECT_TRIES; i++) {
-        struct header_fields before, after;
-        r = read_fields(&src, &before, err);
-        if (r < 0)
-            return r;
         struct qcow_info info = {0};
-        int result = inspect_once(&src, &info, err);
-        r = read_fields(&src, &after, err);
-        /* a table that moved meanwhile may have been overwritten while it was read */
-        if (r == 0 && !memcmp(&before, &after, sizeof(before))) {
-            if (result == 0)
-                *ret_info = info;
-            return result;
+        bool is_steady;
+        int r = look(file, &info, &is_steady, err);
+        if (r == 0 && is_steady) {
+            *ret_info = info;
+            return 0;
         }
         qcow_info_fini(&info);
-        if (r < 0)
+        /* a table freed and made again within one look seems to stand still: look twice */
+        n_failed = is_steady ? n_failed + 1 : 0;
+        if (n_failed == 2 || r == -EIO || r == -ENOMEM)
             return r;
     }
     return error_set(err, -EAGAIN, "'%s': the snapshot table keeps moving", file->name);

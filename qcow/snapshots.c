@@ -237,6 +237,11 @@ struct table_place {
     uint64_t table_off;
 };
 
+static bool is_same_place(const struct table_place *a, const struct table_place *b)
+{
+    return a->n_snapshots == b->n_snapshots && a->table_off == b->table_off;
+}
+
 static int read_place(const struct source *src, struct table_place *ret, struct error *err)
 {
     uint8_t raw[12];
@@ -252,32 +257,52 @@ static int read_place(const struct source *src, struct table_place *ret, struct 
 enum { TABLE_TRIES = 16 };
 
 /*
- * Looks for @search->wanted in the table as it is now. 1 found, 0 not there. What a table said
- * counts only if the header still points to it afterwards: QEMU frees the old one for reuse.
+ * One look at the table as it is now: 1 found, 0 not there. Counts only if *ret_is_steady: the
+ * header still points to that table afterwards, since QEMU frees the old one for reuse.
+ */
+static int look(const struct source *src, struct search *search, struct table_place *ret_place,
+                bool *ret_is_steady, struct error *err)
+{
+    /* the file may have grown since the image was opened, and the table be at its new end */
+    struct source now;
+    int r = source_init(&now, src->fd, src->name, src->id, err);
+    if (r < 0)
+        return r;
+    *ret_is_steady = false;
+    struct qcow_header hdr;
+    int found = header_read(&now, &hdr, err);
+    if (found < 0) {
+        *ret_is_steady = true;
+        return found;
+    }
+    *ret_place = (struct table_place){hdr.n_snapshots, hdr.snapshots_off};
+    found = walk(&now, &hdr, search_visit, search, err);
+    header_fini(&hdr);
+    struct table_place after;
+    r = read_place(src, &after, err);
+    if (r < 0)
+        return r;
+    *ret_is_steady = is_same_place(ret_place, &after);
+    return found;
+}
+
+/*
+ * Looks for @search->wanted until the answer can be relied on: 1 found, 0 not there. "Not there"
+ * or damage must be seen twice in a row, for a table that was freed, overwritten and made again
+ * within one look seems to stand still.
  */
 static int find_entry(const struct source *src, struct search *search,
                       struct table_place *ret_place, struct error *err)
 {
+    int n_negative = 0;
     for (int i = 0; i < TABLE_TRIES; i++) {
-        struct table_place before, after;
-        int r = read_place(src, &before, err);
-        if (r < 0)
-            return r;
-        struct qcow_header hdr;
-        r = header_read(src, &hdr, err);
-        if (r < 0)
-            return r;
-        int found = walk(src, &hdr, search_visit, search, err);
-        header_fini(&hdr);
-        r = read_place(src, &after, err);
-        bool is_steady = r == 0 && before.n_snapshots == after.n_snapshots &&
-                         before.table_off == after.table_off;
-        if (r == 0 && is_steady) {
-            *ret_place = after;
-            return found;
-        }
+        bool is_steady = false;
+        int r = look(src, search, ret_place, &is_steady, err);
+        if (is_steady && r == 1)
+            return 1;
         free(take_ptr(search->entry));
-        if (r < 0)
+        n_negative = is_steady ? n_negative + 1 : 0;
+        if (n_negative == 2 || r == -EIO || r == -ENOMEM)
             return r;
     }
     return error_set(err, -EIO, "'%s': the snapshot table keeps moving", src->name);

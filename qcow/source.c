@@ -60,6 +60,14 @@ int source_read(const struct source *src, uint64_t host_off, void *buf, size_t l
     return 0;
 }
 
+static int say_truncated(const struct source *src, uint64_t host_end, struct error *err)
+{
+    return error_set(err, -EIO,
+                     "'%s': the file was truncated while open: it had %" PRIu64
+                     " bytes and ends at %#" PRIx64 " now",
+                     src->name, src->host_size, host_end);
+}
+
 int source_read_data(const struct source *src, uint64_t host_off, void *buf, size_t len,
                      struct error *err)
 {
@@ -71,12 +79,18 @@ int source_read_data(const struct source *src, uint64_t host_off, void *buf, siz
         if (n < 0)
             return (int)n;
         if ((size_t)n < in_file)
-            return error_set(err, -EIO,
-                             "'%s': the file was truncated while open: it had %" PRIu64
-                             " bytes and ends at %#" PRIx64 " now",
-                             src->name, src->host_size, host_off + (uint64_t)n);
+            return say_truncated(src, host_off + (uint64_t)n, err);
     }
     memset((char *)buf + in_file, 0, len - in_file);
+    return 0;
+}
+
+/* No data up to the end, says the file: which must be the end that it had at open. */
+static int check_end(const struct source *src, struct error *err)
+{
+    off_t end = lseek(src->fd, 0, SEEK_END);
+    if (end >= 0 && (uint64_t)end < src->host_size)
+        return say_truncated(src, (uint64_t)end, err);
     return 0;
 }
 
@@ -90,7 +104,7 @@ int source_map(const struct source *src, uint64_t host_off, uint64_t max_len, bo
     off_t at = (off_t)host_off;
     off_t data = lseek(src->fd, at, SEEK_DATA);
     if (data < 0 && errno == ENXIO)
-        return 0; /* a hole up to the end */
+        return check_end(src, err); /* a hole up to the end */
     if (data < 0) {
         if (errno != EINVAL && errno != EOPNOTSUPP)
             return error_set(err, -EIO, "'%s': looking for data at %#" PRIx64 " failed: %s",

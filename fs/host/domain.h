@@ -23,21 +23,21 @@ struct disk_layer {
 };
 
 struct disk {
-    char *target;               /* "vda": unique within the domain */
-    char *unsupported;          /* why it cannot be served (network disk, lun, ...), or NULL */
-    struct disk_layer *layers;  /* [0] is the top; at least one unless unsupported */
+    char *target;              /* "vda": unique within the domain */
+    char *unsupported;         /* why it cannot be served (network disk, lun, ...), or NULL */
+    struct disk_layer *layers; /* [0] is the top; at least one unless unsupported */
     size_t n_layers;
-    bool is_chain_complete;     /* the XML names the whole chain: what images say is not used */
-    bool is_format_disputed;    /* dir: declared raw by its name, but begins like a qcow2 file */
+    bool is_chain_complete;  /* the XML names the whole chain: what images say is not used */
+    bool is_format_disputed; /* dir: declared raw by its name, but begins like a qcow2 file */
 };
 
 struct domain {
-    char *id;    /* the UUID; for dir: "dir:" and the file's name */
-    char *name;  /* as the host spells it */
+    char *id;   /* the UUID; for dir: "dir:" and the file's name */
+    char *name; /* as the host spells it */
     enum domain_state state;
     bool is_persistent;
     bool has_managed_save;
-    char *xml;   /* persistent definition without secrets; NULL for dir: */
+    char *xml;          /* persistent definition without secrets; NULL for dir: */
     struct disk *disks; /* in the order of the XML; the first is the boot disk */
     size_t n_disks;
 

@@ -37,8 +37,7 @@ struct host_ops {
      * All domains as an array of references (caller unrefs each and frees the array), sorted by
      * name. From memory or a local directory; never waits for libvirt. 0 or negative errno.
      */
-    int (*list)(struct host *host, struct domain ***ret_domains, size_t *ret_n,
-                struct error *err);
+    int (*list)(struct host *host, struct domain ***ret_domains, size_t *ret_n, struct error *err);
     /* The record by id or by name: a reference, or NULL if there is none. Never waits. */
     struct domain *(*find)(struct host *host, const char *id);
     struct domain *(*find_name)(struct host *host, const char *name);

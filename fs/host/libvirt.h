@@ -9,11 +9,11 @@
 #include "fs/host/host.h"
 
 struct libvirt_config {
-    const char *uri;          /* a local libvirt URI; copied */
+    const char *uri;                 /* a local libvirt URI; copied */
     const char *const *backing_dirs; /* where external data files may lie; copied */
     size_t n_backing_dirs;
-    const char *scratch_dir;  /* where overlays go, or NULL for beside the image; copied */
-    unsigned timeout_ms;      /* for calls that answer at once */
+    const char *scratch_dir; /* where overlays go, or NULL for beside the image; copied */
+    unsigned timeout_ms;     /* for calls that answer at once */
     struct host_events events;
 };
 
