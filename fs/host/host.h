@@ -42,6 +42,12 @@ struct host_ops {
     struct domain *(*find)(struct host *host, const char *id);
     struct domain *(*find_name)(struct host *host, const char *name);
     /*
+     * Brings the record up to date by asking, for who is about to act on it: events come a moment
+     * after the fact. Blocks on libvirt: never call it on a FUSE thread. NULL where records are
+     * always true. 0; -ESTALE the domain is gone; -EIO, -ETIMEDOUT: the record stays as it was.
+     */
+    int (*refresh)(struct host *host, const char *id, struct error *err);
+    /*
      * Judges and opens a reference that an image of a disk makes, as qcow_opener says; @ctx is
      * a struct host_image_ctx. Never NULL.
      */

@@ -10,6 +10,7 @@
 #include "fs/host/libvirt_internal.h"
 #include "fs/host/ref.h"
 #include "fs/host/snapshot.h"
+#include "fs/host/snapshot_live.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 
@@ -36,6 +37,14 @@ static struct domain *host_find(struct host *host, const char *id)
 static struct domain *host_find_name(struct host *host, const char *name)
 {
     return table_find_name(&from_host(host)->table, name);
+}
+
+static int host_refresh(struct host *host, const char *id, struct error *err)
+{
+    auto_live struct live live = {.lh = from_host(host), .id = id, .name = id};
+    live_renew_deadline(&live);
+    int r = live_attach(&live, err);
+    return r < 0 ? r : worker_refresh_domain(live.lh, live.dom, err);
 }
 
 /*
@@ -107,6 +116,7 @@ static const struct host_ops libvirt_ops = {
     .list = host_list,
     .find = host_find,
     .find_name = host_find_name,
+    .refresh = host_refresh,
     .open_ref = host_open_ref,
     .snapshot_take = snapshot_take,
     .snapshot_merge = snapshot_merge,

@@ -201,6 +201,28 @@ static int prepare_disks(struct domain *domain, struct session_disk **ret_disks,
     return 0;
 }
 
+/*
+ * The record to act on. A domain said to be shut off is taken at the word: its image is locked,
+ * and a QEMU that runs all the same is found by that. Any other state is asked for again, since
+ * it may have ended a moment ago.
+ */
+static int find_domain(struct host *host, const char *id, struct domain **ret_domain,
+                       struct error *err)
+{
+    struct domain *domain = host->ops->find(host, id);
+    if (domain && domain->state != DOMAIN_SHUTOFF && host->ops->refresh) {
+        domain_unref(domain);
+        int r = host->ops->refresh(host, id, err);
+        if (r < 0)
+            return r;
+        domain = host->ops->find(host, id);
+    }
+    if (!domain)
+        return error_set(err, -ESTALE, "the domain is gone");
+    *ret_domain = domain;
+    return 0;
+}
+
 struct taken {
     const struct method *method;
     struct session_disk *disks;
@@ -213,14 +235,14 @@ static int take(struct session *session, struct taken *ret_taken, struct error *
     struct instant *instant = &session->instant;
     instant->host = host;
     instant->cache = registry->config.cache;
-    instant->domain = host->ops->find(host, session->slot->id);
-    if (!instant->domain)
-        return error_set(err, -ESTALE, "the domain is gone");
+    int r = find_domain(host, session->slot->id, &instant->domain, err);
+    if (r < 0)
+        return r;
     const struct method *method = choose_method(registry, instant->domain, err);
     if (!method)
         return -EOPNOTSUPP;
     ret_taken->method = method;
-    int r = method->can(host, instant->domain, err);
+    r = method->can(host, instant->domain, err);
     if (r < 0)
         return r;
     auto_free struct session_disk *disks = NULL;
