@@ -193,10 +193,16 @@ static void stop(void *ctx)
     mount_stop(p->mount);
 }
 
+static bool is_detached(void *ctx)
+{
+    const struct program *p = ctx;
+    return mount_is_detached(p->mount);
+}
+
 static int serve(struct program *p, struct error *err)
 {
     struct signals signals;
-    if (signals_start(&signals, stop, p, err) < 0)
+    if (signals_start(&signals, is_detached, stop, p, err) < 0)
         return EXIT_SYSTEM;
     daemon_ready(&p->daemon);
     log_info("serving '%s' on '%s'", p->options.source, p->options.mountpoint);

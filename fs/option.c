@@ -54,7 +54,7 @@ struct unit {
 static int parse_scaled(const char *text, const struct unit *units, uint64_t max, uint64_t *ret)
 {
     const char *end;
-    uint64_t number;
+    uint64_t number = 0;
     if (parse_u64(text, 10, max, &end, &number) < 0)
         return -EINVAL;
     uint64_t factor = 1;
@@ -138,7 +138,7 @@ static int set_timeout(const struct option_value *v, struct error *err)
 
 static int set_max_open(const struct option_value *v, struct error *err)
 {
-    uint64_t number;
+    uint64_t number = 0;
     int r = parse_number(v, 10, 1, MAX_OPEN_MAX, &number, err);
     if (r == 0)
         v->options->max_open = (unsigned)number;
@@ -160,7 +160,7 @@ static int set_cache(const struct option_value *v, struct error *err)
 /* 2^32 - 1 stands for "leave as it is" in chown(2) and is nobody's number. */
 static int set_uid(const struct option_value *v, struct error *err)
 {
-    uint64_t number;
+    uint64_t number = 0;
     int r = parse_number(v, 10, 0, UINT32_MAX - 1, &number, err);
     if (r == 0)
         v->options->uid = (uid_t)number;
@@ -169,7 +169,7 @@ static int set_uid(const struct option_value *v, struct error *err)
 
 static int set_gid(const struct option_value *v, struct error *err)
 {
-    uint64_t number;
+    uint64_t number = 0;
     int r = parse_number(v, 10, 0, UINT32_MAX - 1, &number, err);
     if (r == 0)
         v->options->gid = (gid_t)number;
@@ -178,7 +178,7 @@ static int set_gid(const struct option_value *v, struct error *err)
 
 static int set_umask(const struct option_value *v, struct error *err)
 {
-    uint64_t number;
+    uint64_t number = 0;
     int r = parse_number(v, 8, 0, 0777, &number, err);
     if (r == 0)
         v->options->umask = (mode_t)number;

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fs/signals.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <string.h>
+#include <sys/signalfd.h>
 
 #include "fs/log.h"
+#include "qcow/base/cleanup.h"
 
 static void fill_set(sigset_t *set)
 {
@@ -23,25 +26,50 @@ void signals_block(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void *wait_for_signal(void *arg)
+/* The signal that came, or 0 once the mount is detached. */
+static int wait_for_reason(struct signals *signals, int signal_fd, int table_fd)
+{
+    for (;;) {
+        struct pollfd fds[] = {{.fd = signal_fd, .events = POLLIN},
+                               {.fd = table_fd, .events = POLLPRI}};
+        if (poll(fds, 2, -1) < 0)
+            continue; /* EINTR: a debugger */
+        struct signalfd_siginfo info;
+        if (fds[0].revents && read(signal_fd, &info, sizeof(info)) == sizeof(info))
+            return (int)info.ssi_signo;
+        if (fds[1].revents && signals->is_detached(signals->ctx))
+            return 0;
+    }
+}
+
+static void *wait_for_end(void *arg)
 {
     struct signals *signals = arg;
     sigset_t set;
     fill_set(&set);
-    int number;
-    if (sigwait(&set, &number) != 0 || atomic_load(&signals->is_over))
+    auto_close int signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+    /* proc(5): poll() tells of changes by POLLPRI; without /proc there are just the signals */
+    auto_close int table_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    int number = 0;
+    if (signal_fd >= 0)
+        number = wait_for_reason(signals, signal_fd, table_fd);
+    else if (sigwait(&set, &number) != 0)
         return NULL;
-    log_info("%s: stopping", strsignal(number));
+    if (atomic_load(&signals->is_over))
+        return NULL;
+    log_info("%s: stopping", number ? strsignal(number) : "unmounted");
     signals->on_stop(signals->ctx);
     return NULL;
 }
 
-int signals_start(struct signals *signals, void (*on_stop)(void *ctx), void *ctx, struct error *err)
+int signals_start(struct signals *signals, bool (*is_detached)(void *ctx),
+                  void (*on_stop)(void *ctx), void *ctx, struct error *err)
 {
+    signals->is_detached = is_detached;
     signals->on_stop = on_stop;
     signals->ctx = ctx;
     atomic_init(&signals->is_over, false);
-    int r = pthread_create(&signals->thread, NULL, wait_for_signal, signals);
+    int r = pthread_create(&signals->thread, NULL, wait_for_end, signals);
     return r ? error_set(err, -r, "cannot start a thread: %s", strerrordesc_np(r)) : 0;
 }
 

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * SIGTERM, SIGINT and SIGHUP become one call on a thread of its own, where it may take locks and
- * its time. Main thread.
+ * SIGTERM, SIGINT and SIGHUP, and the mount's being taken away, become one call on a thread of its
+ * own, where it may take locks and its time. Main thread.
  */
 #pragma once
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "qcow/base/error.h"
 
 struct signals {
     pthread_t thread;
+    bool (*is_detached)(void *ctx);
     void (*on_stop)(void *ctx);
     void *ctx;
     atomic_bool is_over;
@@ -23,8 +25,11 @@ struct signals {
  */
 void signals_block(void);
 
-/* From the first of them on: calls @on_stop once, on another thread. 0 or negative errno. */
-int signals_start(struct signals *signals, void (*on_stop)(void *ctx), void *ctx,
-                  struct error *err);
+/*
+ * From the first of them on, or when @is_detached says true after the mount table has changed:
+ * calls @on_stop once, on another thread. 0 or negative errno.
+ */
+int signals_start(struct signals *signals, bool (*is_detached)(void *ctx),
+                  void (*on_stop)(void *ctx), void *ctx, struct error *err);
 /* No call begins after this one; waits for one that is under way. */
 void signals_finish(struct signals *signals);

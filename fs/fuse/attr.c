@@ -74,7 +74,7 @@ static int get_root(struct tree *tree, const struct inode *inode, struct tree_at
                     struct error *err)
 {
     int64_t begin_ns = monotonic_ns();
-    struct timespec mtime;
+    struct timespec mtime = {0};
     if (!find_recent_root(tree, begin_ns, &mtime)) {
         struct tree_domains domains;
         int r = tree_domains_init(tree, &domains, err);
@@ -105,7 +105,7 @@ static int get_domain_dir(struct tree *tree, const struct inode *inode, struct t
     int r = tree_domain(tree, inode, &domain, err);
     if (r < 0)
         return r;
-    struct timespec mtime;
+    struct timespec mtime = {0};
     r = find_stamp(tree, inode->domain_id, "", hash_of_parts(domain), &mtime, err);
     if (r < 0)
         return r;
@@ -127,7 +127,7 @@ static int get_snapshots_dir(struct tree *tree, const struct inode *inode, struc
     r = catalog_get(domain, &catalog, err);
     if (r < 0)
         return r;
-    struct timespec mtime;
+    struct timespec mtime = {0};
     r = find_stamp(tree, inode->domain_id, "snapshots", catalog->names_hash, &mtime, err);
     if (r == 0)
         fill_dir(tree, inode, mtime, attr);
@@ -139,7 +139,7 @@ static int get_xml(struct tree *tree, const struct inode *inode, struct tree_att
                    struct error *err)
 {
     const char *xml = inode->record->xml;
-    struct timespec mtime;
+    struct timespec mtime = {0};
     int r = find_stamp(tree, inode->domain_id, "domain.xml", inode_hash(0, xml), &mtime, err);
     if (r < 0)
         return r;

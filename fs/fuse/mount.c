@@ -32,6 +32,7 @@ struct mount {
     struct fuse_session *session;
     struct ops_context context;
     char *path; /* real path that it is mounted on; NULL until it is */
+    dev_t dev;  /* 0 if it could not be found out */
     bool is_single_thread;
     pthread_t loop_thread;
 
@@ -112,6 +113,8 @@ static int attach(struct mount *mount, const struct mount_config *config, struct
         return error_set(err, -EIO, "cannot mount on '%s'", config->mountpoint);
     }
     mount->path = real;
+    if (!mountpoint_find_device(real, &mount->dev))
+        mount->dev = 0;
     mountpoint_raise_readahead(real, OPS_READ_MAX / 1024);
     return 0;
 }
@@ -209,6 +212,11 @@ static void stop_locked(struct mount *mount) REQUIRES(&mount->lock)
     }
 }
 
+bool mount_is_detached(const struct mount *mount)
+{
+    return mount->dev != 0 && !mountpoint_is_attached(mount->dev);
+}
+
 void mount_stop(struct mount *mount)
 {
     mutex_lock(&mount->lock);
@@ -221,6 +229,8 @@ void mount_close(struct mount *mount)
     if (!mount)
         return;
     file_table_destroy(mount->context.files);
+    if (mount->path && mount_is_detached(mount))
+        mountpoint_abort(mount->dev);
     if (mount->path)
         fuse_session_unmount(mount->session);
     handle_table_fini(&mount->context.handles);

@@ -27,6 +27,13 @@ int mount_open(const struct mount_config *config, struct mount **ret_mount, stru
 /* Serves until unmounted, aborted or stopped. 0, or negative errno if serving failed. */
 int mount_serve(struct mount *mount, struct error *err);
 
+/*
+ * True once the mount is gone from our mount namespace. That need not end mount_serve(): a QEMU
+ * that was started meanwhile may hold a copy in a namespace of its own, out of anybody's reach.
+ * Any thread.
+ */
+bool mount_is_detached(const struct mount *mount);
+
 /* Makes mount_serve() return, also if it is only about to begin; waits for that. Other threads. */
 void mount_stop(struct mount *mount);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,32 +63,77 @@ void mountinfo_fini(struct mountinfo *info)
     *info = (struct mountinfo){0};
 }
 
-/* The mount of ours that covers @path: the last line about it is the topmost. */
-static bool find_ours(const char *path, struct mountinfo *ret_info)
+/* Calls @visit for each line; it owns the info. False: the table cannot be read. */
+static bool walk_mounts(void (*visit)(void *ctx, struct mountinfo *info), void *ctx)
 {
     __attribute__((cleanup(cleanup_file))) FILE *file = fopen("/proc/self/mountinfo", "re");
     if (!file)
         return false;
     auto_free char *line = NULL;
     size_t room = 0;
-    struct mountinfo found = {0};
     while (getline(&line, &room, file) > 0) {
         struct mountinfo info;
-        if (mountinfo_parse(line, &info) < 0)
-            continue;
-        if (strcmp(info.path, path) == 0) {
-            mountinfo_fini(&found);
-            found = info;
-        } else {
-            mountinfo_fini(&info);
-        }
+        if (mountinfo_parse(line, &info) == 0)
+            visit(ctx, &info);
     }
-    if (!found.type || strcmp(found.type, "fuse." MOUNTPOINT_SUBTYPE) != 0) {
-        mountinfo_fini(&found);
+    return true;
+}
+
+struct path_search {
+    const char *path;
+    struct mountinfo found;
+};
+
+static void keep_last_at_path(void *ctx, struct mountinfo *info)
+{
+    struct path_search *search = ctx;
+    if (strcmp(info->path, search->path) != 0) {
+        mountinfo_fini(info);
+        return;
+    }
+    mountinfo_fini(&search->found);
+    search->found = *info;
+}
+
+/* The mount of ours that covers @path: the last line about it is the topmost. */
+static bool find_ours(const char *path, struct mountinfo *ret_info)
+{
+    struct path_search search = {.path = path};
+    walk_mounts(keep_last_at_path, &search);
+    if (!search.found.type || strcmp(search.found.type, "fuse." MOUNTPOINT_SUBTYPE) != 0) {
+        mountinfo_fini(&search.found);
         return false;
     }
-    *ret_info = found;
+    *ret_info = search.found;
     return true;
+}
+
+bool mountpoint_find_device(const char *real_path, dev_t *ret_dev)
+{
+    struct mountinfo info;
+    if (!find_ours(real_path, &info))
+        return false;
+    *ret_dev = makedev(info.major, info.minor);
+    mountinfo_fini(&info);
+    return true;
+}
+
+struct device_search {
+    dev_t dev;
+    bool is_there;
+};
+
+static void see_device(void *ctx, struct mountinfo *info)
+{
+    struct device_search *search = ctx;
+    search->is_there = search->is_there || makedev(info->major, info->minor) == search->dev;
+    mountinfo_fini(info);
+}
+
+bool mountpoint_is_attached(dev_t dev)
+{
+    struct device_search search = {.dev = dev};
+    return !walk_mounts(see_device, &search) || search.is_there;
 }
 
 /* The real path of @path, its last part left as it is: a dead mount cannot be resolved. */
@@ -150,6 +196,13 @@ int mountpoint_prepare(const char *path, char **ret_real, struct error *err)
     return 0;
 }
 
+static void write_knob(const char *name, const char *value)
+{
+    auto_close int fd = open(name, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, value, strlen(value)) < 0)
+        log_debug("cannot write '%s': %s", name, strerrordesc_np(errno));
+}
+
 void mountpoint_raise_readahead(const char *real_path, unsigned kib)
 {
     struct mountinfo info;
@@ -158,9 +211,14 @@ void mountpoint_raise_readahead(const char *real_path, unsigned kib)
     char name[64];
     snprintf(name, sizeof(name), "/sys/class/bdi/%u:%u/read_ahead_kb", info.major, info.minor);
     mountinfo_fini(&info);
-    auto_close int fd = open(name, O_WRONLY | O_CLOEXEC);
     char value[16];
-    int len = snprintf(value, sizeof(value), "%u\n", kib);
-    if (fd < 0 || write(fd, value, (size_t)len) < 0)
-        log_debug("cannot raise '%s': %s", name, strerrordesc_np(errno));
+    snprintf(value, sizeof(value), "%u\n", kib);
+    write_knob(name, value);
+}
+
+void mountpoint_abort(dev_t dev)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "/sys/fs/fuse/connections/%u/abort", minor(dev));
+    write_knob(name, "1\n");
 }

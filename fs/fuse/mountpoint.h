@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "qcow/base/error.h"
 
@@ -31,6 +32,17 @@ void mountinfo_fini(struct mountinfo *info);
  * 0 and the real path (caller frees); or negative errno if it is no directory that can be reached.
  */
 int mountpoint_prepare(const char *path, char **ret_real, struct error *err);
+
+/* The device number of the mount of ours at @real_path; false if there is none. */
+bool mountpoint_find_device(const char *real_path, dev_t *ret_dev);
+/* Is the mount with that device number attached anywhere in our mount namespace? */
+bool mountpoint_is_attached(dev_t dev);
+
+/*
+ * Ends the connection of a mount that is detached here but that others hold copies of, so that
+ * they see an error and not a hang, and libfuse finds nothing left to unmount. Best effort.
+ */
+void mountpoint_abort(dev_t dev);
 
 /*
  * Lets the kernel read ahead as far as one request reaches, @kib, on the mount at @real_path. Its

@@ -219,7 +219,7 @@ int libvirt_open(const struct libvirt_config *config, struct host **ret_host, st
     int r = eventloop_init_library(err);
     if (r < 0)
         return r;
-    struct libvirt_host *lh;
+    struct libvirt_host *lh = NULL;
     r = create_host(config, &lh, err);
     if (r < 0)
         return r;

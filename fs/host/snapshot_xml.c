@@ -101,7 +101,7 @@ int snapshot_xml_find_job(const char *domain_xml, const char *target,
                           enum snapshot_xml_job *ret_job, struct error *err)
 {
     auto_doc xmlDoc *domain = NULL;
-    const xmlNode *disk;
+    const xmlNode *disk = NULL;
     int r = xml_open(domain_xml, "domain", &domain, err);
     if (r == 0)
         r = find_disk(domain, target, &disk, err);

@@ -168,7 +168,7 @@ static int begin(struct reader *reader, struct disk_image **ret_image, struct er
 ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t len,
                     struct error *err)
 {
-    struct disk_image *image;
+    struct disk_image *image = NULL;
     int r = begin(reader, &image, err);
     if (r < 0)
         return r;
@@ -207,7 +207,7 @@ int reader_seek(struct reader *reader, uint64_t guest_off, int whence, uint64_t 
 {
     if (whence != SEEK_DATA && whence != SEEK_HOLE)
         return error_set(err, -EINVAL, "seek of unknown kind %d", whence);
-    struct disk_image *image;
+    struct disk_image *image = NULL;
     int r = begin(reader, &image, err);
     if (r < 0)
         return r;
