@@ -10,6 +10,7 @@
 #include "fs/daemon.h"
 #include "fs/fuse/mount.h"
 #include "fs/host/directory.h"
+#include "fs/host/file.h"
 #include "fs/host/libvirt.h"
 #include "fs/log.h"
 #include "fs/options.h"
@@ -182,7 +183,9 @@ static int start(struct program *p, struct error *err)
     if (create_registry(p, err) < 0 ||
         stamps_open(p->options.state_dir, p->options.source, &p->stamps, err) < 0)
         return EXIT_SYSTEM;
-    return attach_mount(p, err) < 0 ? EXIT_NO_MOUNT : EXIT_FINE;
+    if (attach_mount(p, err) < 0)
+        return EXIT_NO_MOUNT;
+    return file_forbid_tree(mount_path(p->mount), err) < 0 ? EXIT_SYSTEM : EXIT_FINE;
 }
 
 /* Domains are put back while the mount still answers, so that readers get their errors. */

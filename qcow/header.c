@@ -32,8 +32,9 @@ int header_check_table(const struct qcow_header *hdr, const char *image, const c
 {
     if (entries > max_bytes / entry_len)
         return error_set(err, -EBADMSG,
-                         "'%s': %s has %" PRIu64 " entries, more than the %" PRIu64 " allowed",
-                         image, what, entries, max_bytes / entry_len);
+                         "'%s': %s at %#" PRIx64 " has %" PRIu64 " entries, more than the %" PRIu64
+                         " allowed",
+                         image, what, host_off, entries, max_bytes / entry_len);
     if (!is_aligned(host_off, hdr->cluster_size))
         return error_set(err, -EBADMSG,
                          "'%s': %s at %#" PRIx64 " is not aligned to the %" PRIu32 "-byte clusters",
@@ -54,8 +55,9 @@ static int parse_fixed(const struct source *src, const uint8_t *raw, struct qcow
                          src->name, load_be32(raw + HDR_MAGIC), QCOW_MAGIC);
     hdr->version = load_be32(raw + HDR_VERSION);
     if (hdr->version != 2 && hdr->version != 3)
-        return error_set(err, -ENOTSUP, "'%s': qcow version %u is not supported (2 and 3 are)",
-                         src->name, hdr->version);
+        return error_set(err, -ENOTSUP,
+                         "'%s': header: qcow version %u at %#x is not supported (2 and 3 are)",
+                         src->name, hdr->version, HDR_VERSION);
     hdr->cluster_bits = load_be32(raw + HDR_CLUSTER_BITS);
     if (hdr->cluster_bits < CLUSTER_BITS_MIN || hdr->cluster_bits > CLUSTER_BITS_MAX)
         return error_set(err, -EBADMSG, "'%s': header: cluster_bits at %#x is %u, not %d to %d",
@@ -65,8 +67,9 @@ static int parse_fixed(const struct source *src, const uint8_t *raw, struct qcow
     hdr->guest_size = align_down(load_be64(raw + HDR_SIZE), SECTOR_SIZE);
     hdr->crypt_method = load_be32(raw + HDR_CRYPT);
     if (hdr->crypt_method > CRYPT_LUKS)
-        return error_set(err, -ENOTSUP, "'%s': unknown encryption method %" PRIu32, src->name,
-                         hdr->crypt_method);
+        return error_set(err, -ENOTSUP,
+                         "'%s': header: unknown encryption method %" PRIu32 " at %#x", src->name,
+                         hdr->crypt_method, HDR_CRYPT);
     hdr->l1_entries = load_be32(raw + HDR_L1_ENTRIES);
     hdr->l1_off = load_be64(raw + HDR_L1_OFF);
     hdr->n_snapshots = load_be32(raw + HDR_N_SNAPSHOTS);
@@ -158,6 +161,8 @@ static int parse_v3(const struct source *src, const uint8_t *raw, size_t header_
 
 static int copy_extension(const uint8_t *data, uint32_t len, char **ret)
 {
+    if (len == 0)
+        return 0; /* as good as none */
     char *text = strndup((const char *)data, len);
     if (!text)
         return -ENOMEM;
@@ -253,7 +258,9 @@ static int check_tables(const struct source *src, const uint8_t *raw, const stru
                          "'%s': L1 table at %#" PRIx64 " has %" PRIu32
                          " entries, too few for a disk of %" PRIu64 " bytes (%" PRIu64 ")",
                          src->name, hdr->l1_off, hdr->l1_entries, hdr->guest_size, needed);
-    if (hdr->l1_off + (uint64_t)hdr->l1_entries * L1_ENTRY_LEN > src->host_size)
+    uint64_t l1_end = hdr->l1_off + (uint64_t)hdr->l1_entries * L1_ENTRY_LEN;
+    /* asked again: the table of a running guest may just have moved to the end of a grown file */
+    if (l1_end > src->host_size && l1_end > source_size_now(src))
         return error_set(err, -EBADMSG,
                          "'%s': L1 table at %#" PRIx64 " (%" PRIu32
                          " entries) lies outside the %" PRIu64 "-byte file",

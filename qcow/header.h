@@ -32,8 +32,8 @@ struct qcow_header {
 /*
  * Reads and checks header and extensions; nothing else of the image is touched.
  *
- * 0; -EBADMSG (damaged or beyond QEMU's limits: the text says which field, where and its value);
- * -ENOTSUP (no qcow2 image, another version, an unknown incompatible feature, by its name from
+ * 0; -EBADMSG (no qcow2 image, damaged or beyond QEMU's limits: the text says which field, where
+ * and its value); -ENOTSUP (another version, an unknown incompatible feature, by its name from
  * the feature name table); -EIO; -ENOMEM. Encryption is not refused here.
  * Spec: "Header", "Header extensions".
  */

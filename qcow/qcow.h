@@ -169,7 +169,8 @@ struct qcow_extent {
 
 /*
  * The extent that begins at @guest_off, at most @max_len bytes long and grown as far as its kind
- * goes. Reads tables only, never data.
+ * goes, or as a bounded number of table slices tells: the next one may be of the same kind, so
+ * that a caller who walks a long way can be stopped in between. Reads tables only, never data.
  *
  * 0; -ENXIO if @guest_off is not below qcow_size(); else as qcow_read().
  */

@@ -29,8 +29,10 @@ static int load_inflated(void *ctx, uint8_t *buf, size_t len, struct error *err)
     if (r == 0)
         r = inflate_cluster(layer->hdr.compression, packed, run->host_len, buf, len, err);
     if (r == -EBADMSG)
-        error_prefix(err, "'%s': compressed cluster at %#" PRIx64 " (%" PRIu64 " bytes)",
-                     layer->file.name, run->host_off, run->host_len);
+        error_prefix(err,
+                     "'%s': L2 entry %#" PRIx64 ": compressed cluster at %#" PRIx64 " (%" PRIu64
+                     " bytes)",
+                     layer->file.name, run->descriptor, run->host_off, run->host_len);
     return r;
 }
 
@@ -125,18 +127,33 @@ static enum qcow_extent_kind extent_kind(const struct chain_extent *extent)
     abort();
 }
 
+enum { MAP_STEPS_MAX = 64 }; /* then the caller has its say; see qcow.h */
+
+/*
+ * How far one step may go. In a chain, a top layer that has nothing there would else be walked
+ * far ahead again for each fragment of the layers below.
+ */
+#define MAP_STEP_IN_CHAIN (1ULL << 30)
+
+static int map_step(const struct qcow_image *image, uint64_t guest_off, uint64_t max_len,
+                    struct chain_extent *ret_found, struct error *err)
+{
+    if (image->n_layers > 1)
+        max_len = min_u64(max_len, MAP_STEP_IN_CHAIN);
+    return chain_find_extent(image, guest_off, max_len, TABLE_GROW_KIND, ret_found, err);
+}
+
 static int map_range(const struct qcow_image *image, uint64_t guest_off, uint64_t max_len,
                      struct qcow_extent *ret_extent, struct error *err)
 {
     struct chain_extent found;
-    int r = chain_find_extent(image, guest_off, max_len, TABLE_GROW_KIND, &found, err);
+    int r = map_step(image, guest_off, max_len, &found, err);
     if (r < 0)
         return r;
     *ret_extent = (struct qcow_extent){
         .guest_off = guest_off, .len = found.run.guest_len, .kind = extent_kind(&found)};
-    while (ret_extent->len < max_len) {
-        r = chain_find_extent(image, guest_off + ret_extent->len, max_len - ret_extent->len,
-                              TABLE_GROW_KIND, &found, NULL);
+    for (int n = 1; n < MAP_STEPS_MAX && ret_extent->len < max_len; n++) {
+        r = map_step(image, guest_off + ret_extent->len, max_len - ret_extent->len, &found, NULL);
         if (r < 0 || extent_kind(&found) != ret_extent->kind)
             break; /* what is damaged further on is told to whoever asks there */
         ret_extent->len += found.run.guest_len;

@@ -24,6 +24,14 @@ int source_init(struct source *src, int fd, const char *name, uint64_t id, struc
     return 0;
 }
 
+uint64_t source_size_now(const struct source *src)
+{
+    struct source now;
+    if (source_init(&now, src->fd, src->name, src->id, NULL) < 0)
+        return src->host_size;
+    return now.host_size;
+}
+
 /* Bytes read: fewer than asked only at the end of the file. */
 static ssize_t read_fully(const struct source *src, uint64_t host_off, void *buf, size_t len,
                           struct error *err)
@@ -60,12 +68,12 @@ int source_read(const struct source *src, uint64_t host_off, void *buf, size_t l
     return 0;
 }
 
-static int say_truncated(const struct source *src, uint64_t host_end, struct error *err)
+static int say_truncated(const struct source *src, struct error *err)
 {
     return error_set(err, -EIO,
                      "'%s': the file was truncated while open: it had %" PRIu64
                      " bytes and ends at %#" PRIx64 " now",
-                     src->name, src->host_size, host_end);
+                     src->name, src->host_size, source_size_now(src));
 }
 
 int source_read_data(const struct source *src, uint64_t host_off, void *buf, size_t len,
@@ -79,7 +87,7 @@ int source_read_data(const struct source *src, uint64_t host_off, void *buf, siz
         if (n < 0)
             return (int)n;
         if ((size_t)n < in_file)
-            return say_truncated(src, host_off + (uint64_t)n, err);
+            return say_truncated(src, err);
     }
     memset((char *)buf + in_file, 0, len - in_file);
     return 0;
@@ -88,10 +96,7 @@ int source_read_data(const struct source *src, uint64_t host_off, void *buf, siz
 /* No data up to the end, says the file: which must be the end that it had at open. */
 static int check_end(const struct source *src, struct error *err)
 {
-    off_t end = lseek(src->fd, 0, SEEK_END);
-    if (end >= 0 && (uint64_t)end < src->host_size)
-        return say_truncated(src, (uint64_t)end, err);
-    return 0;
+    return source_size_now(src) < src->host_size ? say_truncated(src, err) : 0;
 }
 
 int source_map(const struct source *src, uint64_t host_off, uint64_t max_len, bool *ret_is_data,

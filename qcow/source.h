@@ -21,6 +21,10 @@ struct source {
 /* Learns the size of @fd (borrowed): a regular file or a block device. 0 or -EIO. */
 int source_init(struct source *src, int fd, const char *name, uint64_t id, struct error *err);
 
+/* Bytes that the file has now; it may have grown since open, as the image of a running guest does.
+ */
+uint64_t source_size_now(const struct source *src);
+
 /*
  * Reads bytes that must be there. 0, -EBADMSG if the file ends before, -EIO.
  *

@@ -36,6 +36,7 @@ static int load_slice(void *ctx, uint8_t *buf, size_t len, struct error *err)
 
 /* A table: where it is and how many bytes it has. */
 struct table {
+    enum cache_kind kind;
     const char *what;
     uint64_t host_off;
     uint64_t len;
@@ -59,7 +60,7 @@ static int get_slice(struct qcow_cache *cache, const struct layer *layer, const 
         .what = table->what,
     };
     struct cache_key key = {
-        .file_id = layer->src.id, .host_off = load.host_off, .kind = CACHE_TABLE};
+        .file_id = layer->src.id, .host_off = load.host_off, .kind = table->kind};
     int r = cache_get(cache, &key, slice_len, load_slice, &load, &ret->ref, err);
     if (r < 0)
         return r;
@@ -98,7 +99,8 @@ static int find_l2(struct qcow_cache *cache, const struct layer *layer, uint64_t
     *ret_gap = max_len;
     if (l1_idx >= layer->l1_entries)
         return 0; /* a snapshot's L1 table may be shorter than its disk */
-    struct table l1 = {.what = "L1 table",
+    struct table l1 = {.kind = CACHE_L1,
+                       .what = "L1 table",
                        .host_off = layer->l1_off,
                        .len = (uint64_t)layer->l1_entries * L1_ENTRY_LEN};
     struct slice slice;
@@ -169,7 +171,8 @@ static int run_in_slice(struct qcow_cache *cache, const struct layer *layer, uin
     unsigned l2_bits = header_l2_bits(&layer->hdr);
     unsigned entry_len = header_l2_entry_len(&layer->hdr);
     uint64_t idx = (guest_off >> layer->hdr.cluster_bits) & ((1ULL << l2_bits) - 1);
-    struct table l2 = {.what = "L2 table", .host_off = l2_off, .len = layer->hdr.cluster_size};
+    struct table l2 = {
+        .kind = CACHE_L2, .what = "L2 table", .host_off = l2_off, .len = layer->hdr.cluster_size};
     struct slice slice;
     int r = get_slice(cache, layer, &l2, idx * entry_len, &slice, err);
     if (r < 0)
@@ -212,12 +215,17 @@ static int run_piece(struct qcow_cache *cache, const struct layer *layer, uint64
     return r;
 }
 
+/* A run is not followed further than this many slices at a time, some milliseconds of work. */
+enum { RUN_SLICES_MAX = 256 };
+
 int table_find_run(struct qcow_cache *cache, const struct layer *layer, uint64_t guest_off,
                    uint64_t max_len, enum table_grow grow, struct cluster_run *ret_run,
                    struct error *err)
 {
     int r = run_piece(cache, layer, guest_off, max_len, grow, ret_run, err);
-    while (r == 0 && ret_run->guest_len < max_len && ret_run->kind != CLUSTER_COMPRESSED) {
+    for (int n = 1; r == 0 && n < RUN_SLICES_MAX; n++) {
+        if (ret_run->guest_len == max_len || ret_run->kind == CLUSTER_COMPRESSED)
+            break;
         struct cluster_run next;
         uint64_t done = ret_run->guest_len;
         if (run_piece(cache, layer, guest_off + done, max_len - done, grow, &next, NULL) < 0 ||

@@ -15,8 +15,9 @@ enum table_grow {
 };
 
 /*
- * The run of @layer (qcow2) that begins at @guest_off, at most @max_len long; the range lies
- * within the layer's guest_size. COMPRESSED runs are single clusters (one may begin before
+ * The run of @layer (qcow2) that begins at @guest_off, at most @max_len long (and shorter where
+ * following it to its end would take long); the range lies within the layer's guest_size.
+ * COMPRESSED runs are single clusters (one may begin before
  * @guest_off) unless grown by kind, in which case they are called DATA.
  *
  * 0, -EBADMSG (the text names table, place and value), -EIO, -ENOMEM.

@@ -258,6 +258,11 @@ void file_read(struct file_table *table, fuse_req_t req, const struct inode *ino
     reply_status(req, (int)n);
 }
 
+static bool is_seek_cancelled(void *ctx)
+{
+    return fuse_req_interrupted(ctx);
+}
+
 void file_seek(struct file_table *table, fuse_req_t req, const struct inode *inode, off_t off,
                int whence, const struct fuse_file_info *fi)
 {
@@ -267,12 +272,13 @@ void file_seek(struct file_table *table, fuse_req_t req, const struct inode *ino
     if (off < 0)
         r = -ENXIO;
     else if (whence == SEEK_DATA || whence == SEEK_HOLE)
-        r = reader_seek(get_reader(fi), (uint64_t)off, whence, &found, &err);
+        r = reader_seek(get_reader(fi), (uint64_t)off, whence, is_seek_cancelled, req, &found,
+                        &err);
     if (r == 0) {
         fuse_reply_lseek(req, (off_t)found);
         return;
     }
-    if (r != -ENXIO && r != -EINVAL)
+    if (r != -ENXIO && r != -EINVAL && r != -EINTR)
         note_error(table, inode, &err);
     reply_status(req, r);
 }

@@ -212,6 +212,11 @@ static void stop_locked(struct mount *mount) REQUIRES(&mount->lock)
     }
 }
 
+const char *mount_path(const struct mount *mount)
+{
+    return mount->path;
+}
+
 bool mount_is_detached(const struct mount *mount)
 {
     return mount->dev != 0 && !mountpoint_is_attached(mount->dev);

@@ -24,6 +24,9 @@ struct mount_config {
 /* Mounts; requests wait until mount_serve(). 0 or negative errno. */
 int mount_open(const struct mount_config *config, struct mount **ret_mount, struct error *err);
 
+/* The real path that is mounted on; borrowed. */
+const char *mount_path(const struct mount *mount);
+
 /* Serves until unmounted, aborted or stopped. 0, or negative errno if serving failed. */
 int mount_serve(struct mount *mount, struct error *err);
 

@@ -4,10 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "fs/host/file.h"
 #include "fs/host/ref.h"
@@ -37,17 +41,29 @@ static void cleanup_dir(DIR **dir)
         closedir(*dir);
 }
 
-/* A regular file, or a symlink to one that lies where references may lead to. */
-static bool is_served(const struct directory_host *dh, const char *name, const char *path)
+/*
+ * A regular file, or a symlink to one that lies where references may lead to. Nothing on another
+ * file system is looked at: the mount that this directory is served by may lie in here, or be
+ * where a symlink leads, and each look at it would have to be answered by looking in here again.
+ */
+static bool is_served(const struct directory_host *dh, const char *name)
 {
-    struct stat st;
-    if (fstatat(dh->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+                           .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
+    auto_close int fd = (int)syscall(SYS_openat2, dh->fd, name, &how, sizeof(how));
+    struct stat st, link;
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        fstatat(dh->fd, name, &link, AT_SYMLINK_NOFOLLOW) < 0)
         return false;
-    if (!S_ISLNK(st.st_mode))
-        return S_ISREG(st.st_mode);
-    auto_free char *real = realpath(path, NULL);
-    return real && stat(real, &st) == 0 && S_ISREG(st.st_mode) &&
-           file_is_beneath(real, (const char *const *)dh->dirs, dh->n_dirs);
+    if (!S_ISLNK(link.st_mode))
+        return true;
+    char proc[32], real[PATH_MAX];
+    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(proc, real, sizeof(real) - 1);
+    if (len < 0)
+        return false;
+    real[len] = '\0';
+    return file_is_beneath(real, (const char *const *)dh->dirs, dh->n_dirs);
 }
 
 static bool is_named_qcow2(const char *name)
@@ -108,7 +124,7 @@ static int read_record(const struct directory_host *dh, const char *name,
         path = NULL;
         return -ENOMEM;
     }
-    if (!is_served(dh, name, path))
+    if (!is_served(dh, name))
         return -ENOENT;
     if (asprintf(&id, "%s%s", id_prefix, name) < 0) {
         id = NULL;
@@ -188,6 +204,8 @@ static int directory_list(struct host *host, struct domain ***ret_domains, size_
                              strerrordesc_np(errno));
         if (!entry)
             break;
+        if (entry->d_type == DT_DIR)
+            continue;
         struct domain *domain;
         r = read_record(dh, entry->d_name, &domain);
         if (r == 0)

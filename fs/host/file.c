@@ -47,6 +47,26 @@ static int find_place(const char *path, const char *proc, const struct stat *st,
     return 0;
 }
 
+static char *forbidden_tree; /* immutable once images are opened */
+
+int file_forbid_tree(const char *dir, struct error *err)
+{
+    char *copy = strdup(dir);
+    if (!copy)
+        return error_set(err, -ENOMEM, "out of memory");
+    free(forbidden_tree);
+    forbidden_tree = copy;
+    return 0;
+}
+
+static int check_tree(const char *path, const char *real, struct error *err)
+{
+    const char *const tree[] = {forbidden_tree};
+    if (!forbidden_tree || !file_is_beneath(real, tree, 1))
+        return 0;
+    return error_set(err, -EOPNOTSUPP, "'%s' lies in this file system itself", path);
+}
+
 static int check_type(const char *path, const struct stat *st, struct error *err)
 {
     if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
@@ -59,7 +79,9 @@ static int check_place(const char *path, const char *proc, const struct stat *st
 {
     char real[PATH_MAX];
     int r = find_place(path, proc, st, real, err);
-    if (r < 0)
+    if (r == 0)
+        r = check_tree(path, real, err);
+    if (r < 0 || !dirs)
         return r;
     if (file_is_beneath(real, dirs, n_dirs))
         return 0;
@@ -71,16 +93,19 @@ static int check_place(const char *path, const char *proc, const struct stat *st
 
 int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err)
 {
+    int r = check_tree(path, path, err); /* by the name alone: nothing is asked of the mount */
+    if (r < 0)
+        return r;
     auto_close int place = open(path, O_PATH | O_CLOEXEC);
     struct stat st;
     if (place < 0 || fstat(place, &st) < 0)
         return error_set(err, -EIO, "cannot open '%s': %s", path, strerrordesc_np(errno));
-    int r = check_type(path, &st, err);
+    r = check_type(path, &st, err);
     if (r < 0)
         return r;
     char proc[PROC_PATH_MAX];
     snprintf(proc, sizeof(proc), "/proc/self/fd/%d", place);
-    if (dirs) {
+    if (dirs || forbidden_tree) {
         r = check_place(path, proc, &st, dirs, n_dirs, err);
         if (r < 0)
             return r;

@@ -25,6 +25,13 @@
 int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err);
 
 /*
+ * From now on no image is opened at or beneath @dir (a real path, copied): the program's own
+ * mount, where each look for an image would ask the program for that image again. Once, before
+ * other threads open images. 0 or -ENOMEM.
+ */
+int file_forbid_tree(const char *dir, struct error *err);
+
+/*
  * Takes apart a reference as QEMU writes it into an image: a plain path, absolute or relative to
  * the directory of the file that holds it, or "file:" and such a path.
  *

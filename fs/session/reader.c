@@ -178,32 +178,56 @@ ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t
     return r < 0 ? r : n;
 }
 
-/* Zeros count as holes: a program that skips them loses nothing. */
-static int seek(struct reader *reader, struct qcow_image *image, uint64_t guest_off, int whence,
-                uint64_t *ret_off, struct error *err)
+/* What a seek looks for, and who may stop it. */
+struct seek {
+    struct reader *reader;
+    struct qcow_image *image;
+    int whence;
+    bool (*is_cancelled)(void *ctx);
+    void *ctx;
+};
+
+/* One extent further; 1 if it is what was looked for. Zeros count as holes: nothing is lost. */
+static int seek_step(const struct seek *seek, uint64_t guest_off, uint64_t *ret_len,
+                     struct error *err)
 {
-    uint64_t guest_size = qcow_size(image);
+    struct qcow_extent extent;
+    int r = qcow_map(seek->image, guest_off, qcow_size(seek->image) - guest_off, &extent, err);
+    if (r == 0)
+        r = is_over(seek->reader, err);
+    if (r < 0)
+        return r;
+    if ((extent.kind == QCOW_DATA) == (seek->whence == SEEK_DATA))
+        return 1;
+    if (seek->is_cancelled && seek->is_cancelled(seek->ctx))
+        return error_set(err, -EINTR, "interrupted");
+    *ret_len = extent.len;
+    return 0;
+}
+
+static int seek_all(const struct seek *seek, uint64_t guest_off, uint64_t *ret_off,
+                    struct error *err)
+{
+    uint64_t guest_size = qcow_size(seek->image);
     while (guest_off < guest_size) {
-        struct qcow_extent extent;
-        int r = qcow_map(image, guest_off, guest_size - guest_off, &extent, err);
-        if (r == 0)
-            r = is_over(reader, err);
+        uint64_t len = 0;
+        int r = seek_step(seek, guest_off, &len, err);
         if (r < 0)
             return r;
-        if ((extent.kind == QCOW_DATA) == (whence == SEEK_DATA)) {
+        if (r > 0) {
             *ret_off = guest_off;
             return 0;
         }
-        guest_off += extent.len;
+        guest_off += len;
     }
-    if (whence == SEEK_DATA)
+    if (seek->whence == SEEK_DATA)
         return error_set(err, -ENXIO, "no data up to the end");
     *ret_off = guest_size;
     return 0;
 }
 
-int reader_seek(struct reader *reader, uint64_t guest_off, int whence, uint64_t *ret_off,
-                struct error *err)
+int reader_seek(struct reader *reader, uint64_t guest_off, int whence,
+                bool (*is_cancelled)(void *ctx), void *ctx, uint64_t *ret_off, struct error *err)
 {
     if (whence != SEEK_DATA && whence != SEEK_HOLE)
         return error_set(err, -EINVAL, "seek of unknown kind %d", whence);
@@ -211,10 +235,15 @@ int reader_seek(struct reader *reader, uint64_t guest_off, int whence, uint64_t 
     int r = begin(reader, &image, err);
     if (r < 0)
         return r;
-    if (guest_off >= qcow_size(disk_image_qcow(image)))
+    struct seek how = {.reader = reader,
+                       .image = disk_image_qcow(image),
+                       .whence = whence,
+                       .is_cancelled = is_cancelled,
+                       .ctx = ctx};
+    if (guest_off >= qcow_size(how.image))
         r = error_set(err, -ENXIO, "offset %#llx is past the end", (unsigned long long)guest_off);
     else
-        r = seek(reader, disk_image_qcow(image), guest_off, whence, ret_off, err);
+        r = seek_all(&how, guest_off, ret_off, err);
     disk_image_unref(image);
     return r;
 }

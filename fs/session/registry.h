@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <time.h>
@@ -86,10 +87,14 @@ ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t
                     struct error *err);
 /*
  * SEEK_DATA or SEEK_HOLE as lseek(2) has them, with the disk's end as the last hole.
- * 0 and the offset; -ENXIO at and past the end, or no data up to it; else as reader_read().
+ *
+ * @is_cancelled  asked now and then, since a long way may have to be walked; may be NULL
+ *
+ * 0 and the offset; -ENXIO at and past the end, or no data up to it; -EINTR cancelled; else as
+ * reader_read().
  */
-int reader_seek(struct reader *reader, uint64_t guest_off, int whence, uint64_t *ret_off,
-                struct error *err);
+int reader_seek(struct reader *reader, uint64_t guest_off, int whence,
+                bool (*is_cancelled)(void *ctx), void *ctx, uint64_t *ret_off, struct error *err);
 void reader_attr(const struct reader *reader, struct session_attr *ret_attr);
 void reader_close(struct reader *reader);
 
