@@ -48,9 +48,8 @@ static void fill_file(const struct tree *tree, const struct inode *inode, uint64
     attr->st.st_blocks = (blkcnt_t)((len + 511) / 512);
 }
 
-/* When this part of a domain's directory was first seen as it is. */
-static int find_stamp(struct tree *tree, const char *domain_id, const char *part, uint64_t hash,
-                      struct timespec *ret_mtime, struct error *err)
+int attr_find_stamp(struct tree *tree, const char *domain_id, const char *part, uint64_t hash,
+                    struct timespec *ret_mtime, struct error *err)
 {
     auto_free char *key = NULL;
     if (asprintf(&key, "%s/%s", domain_id, part) < 0) {
@@ -106,7 +105,7 @@ static int get_domain_dir(struct tree *tree, const struct inode *inode, struct t
     if (r < 0)
         return r;
     struct timespec mtime = {0};
-    r = find_stamp(tree, inode->domain_id, "", hash_of_parts(domain), &mtime, err);
+    r = attr_find_stamp(tree, inode->domain_id, "", hash_of_parts(domain), &mtime, err);
     if (r < 0)
         return r;
     if (inode->kind == INODE_STATUS)
@@ -128,24 +127,20 @@ static int get_snapshots_dir(struct tree *tree, const struct inode *inode, struc
     if (r < 0)
         return r;
     struct timespec mtime = {0};
-    r = find_stamp(tree, inode->domain_id, "snapshots", catalog->names_hash, &mtime, err);
+    r = attr_find_stamp(tree, inode->domain_id, "snapshots", catalog->names_hash, &mtime, err);
     if (r == 0)
         fill_dir(tree, inode, mtime, attr);
     return r;
 }
 
-/* Each text has its node, so this never changes. */
-static int get_xml(struct tree *tree, const struct inode *inode, struct tree_attr *attr,
-                   struct error *err)
+/*
+ * Each text has its node, so this never changes. The time is the node's own: to ask for the stamp
+ * of a text that is over would make that of the present one new.
+ */
+static void get_xml(struct tree *tree, const struct inode *inode, struct tree_attr *attr)
 {
-    const char *xml = inode->record->xml;
-    struct timespec mtime = {0};
-    int r = find_stamp(tree, inode->domain_id, "domain.xml", inode_hash(0, xml), &mtime, err);
-    if (r < 0)
-        return r;
-    fill_file(tree, inode, strlen(xml), mtime, attr);
+    fill_file(tree, inode, strlen(inode->record->xml), inode->mtime, attr);
     attr->timeout_s = forever_s;
-    return 0;
 }
 
 static bool is_same_snapshot(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
@@ -156,16 +151,24 @@ static bool is_same_snapshot(const struct qcow_snapshot *a, const struct qcow_sn
            a->l1_entries == b->l1_entries;
 }
 
+static bool is_entry_of(const struct catalog *catalog, const struct catalog_entry *entry,
+                        const struct inode *inode)
+{
+    const struct disk *disk = &catalog->domain->disks[entry->disk_idx];
+    return strcmp(disk->target, inode->target) == 0 && entry->is_now == inode->is_now &&
+           (entry->is_now || is_same_snapshot(&entry->snapshot, &inode->snapshot));
+}
+
 const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
                                             const struct inode *inode)
 {
-    for (size_t i = 0; i < catalog->n_entries; i++) {
-        const struct catalog_entry *entry = &catalog->entries[i];
-        const struct disk *disk = &catalog->domain->disks[entry->disk_idx];
-        if (strcmp(disk->target, inode->target) == 0 && entry->is_now == inode->is_now &&
-            (entry->is_now || is_same_snapshot(&entry->snapshot, &inode->snapshot)))
-            return entry;
-    }
+    const struct catalog_entry *named = catalog_find(catalog, inode->file);
+    if (named && is_entry_of(catalog, named, inode))
+        return named;
+    /* Of two snapshots with one name the second takes it over when the first is deleted. */
+    for (size_t i = 0; i < catalog->n_entries; i++)
+        if (is_entry_of(catalog, &catalog->entries[i], inode))
+            return &catalog->entries[i];
     return NULL;
 }
 
@@ -237,7 +240,8 @@ int attr_get(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr,
     case INODE_SNAPSHOTS:
         return get_snapshots_dir(tree, inode, ret_attr, err);
     case INODE_XML:
-        return get_xml(tree, inode, ret_attr, err);
+        get_xml(tree, inode, ret_attr);
+        return 0;
     case INODE_RAW:
         return get_raw(tree, inode, ret_attr, err);
     }

@@ -22,6 +22,13 @@ int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalo
 /* What a RAW node shows since it was last brought up to date. */
 void attr_get_shown(struct tree *tree, const struct inode *inode, struct tree_attr *ret_attr);
 
+/*
+ * When @part of a domain's directory was first seen with content @hash. The last hash that was
+ * asked for counts as the present one, so ask for no other. 0 or -ENOMEM.
+ */
+int attr_find_stamp(struct tree *tree, const char *domain_id, const char *part, uint64_t hash,
+                    struct timespec *ret_mtime, struct error *err);
+
 /* The catalog's entry for what a RAW node stands for, or NULL. */
 const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
                                             const struct inode *inode);

@@ -66,7 +66,9 @@ static char *make_key(const struct inode_spec *spec)
         r = asprintf(&key, "%d/%s", spec->kind, spec->domain_id);
         break;
     case INODE_XML:
-        r = asprintf(&key, "%d/%016" PRIx64 "/%s", spec->kind, spec->text_hash, spec->domain_id);
+        /* With the time: a text that came back has been new a second time. */
+        r = asprintf(&key, "%d/%016" PRIx64 "/%lld.%09ld/%s", spec->kind, spec->text_hash,
+                     (long long)spec->mtime.tv_sec, spec->mtime.tv_nsec, spec->domain_id);
         break;
     case INODE_RAW:
         if (!s)
@@ -111,8 +113,10 @@ static int make_inode(const struct inode_spec *spec, char *key, struct inode **r
     inode->domain_id = strdup(spec->domain_id);
     if (!inode->domain_id)
         return -ENOMEM;
-    if (spec->kind == INODE_XML)
+    if (spec->kind == INODE_XML) {
         inode->record = domain_ref(spec->record);
+        inode->mtime = spec->mtime;
+    }
     if (spec->kind == INODE_RAW && copy_raw(spec, inode) < 0)
         return -ENOMEM;
     *ret_inode = take_ptr(inode);

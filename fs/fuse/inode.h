@@ -42,6 +42,7 @@ struct inode {
     uint64_t serial;               /* RAW of an instant; else 0 */
     struct qcow_snapshot snapshot; /* RAW of a named snapshot */
     struct domain *record;         /* XML: holds the text; reference */
+    struct timespec mtime;         /* XML: when the text was first seen */
 
     /* Guarded by the table's lock: */
     uint64_t lookups;
@@ -64,6 +65,7 @@ struct inode_spec {
     /* XML: */
     struct domain *record;
     uint64_t text_hash;
+    struct timespec mtime;
 };
 
 /* 0 or -ENOMEM. The root is there from the start and stays. */

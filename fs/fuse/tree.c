@@ -69,7 +69,10 @@ int tree_domain(struct tree *tree, const struct inode *inode, struct domain **re
     struct domain *domain = host->ops->find(host, inode->domain_id);
     if (!domain)
         return error_set(err, -ESTALE, "the domain is gone");
-    *ret_domain = domain;
+    /* Below snapshots/ all is as it was before an instant put something over it. */
+    bool is_of_disks = inode->kind == INODE_SNAPSHOTS || inode->kind == INODE_RAW;
+    *ret_domain = is_of_disks ? registry_record(tree->config.registry, domain) : domain_ref(domain);
+    domain_unref(domain);
     return 0;
 }
 
@@ -165,7 +168,10 @@ static int get_xml_node(struct tree *tree, struct domain *domain, struct inode *
         .record = domain,
         .text_hash = inode_hash(0, domain->xml),
     };
-    int r = inode_get(tree->inodes, &spec, ret_inode);
+    int r = attr_find_stamp(tree, domain->id, xml_name, spec.text_hash, &spec.mtime, err);
+    if (r < 0)
+        return r;
+    r = inode_get(tree->inodes, &spec, ret_inode);
     return r < 0 ? error_set(err, r, "out of memory") : 0;
 }
 

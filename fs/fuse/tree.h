@@ -54,7 +54,10 @@ struct tree_attr {
 int tree_lookup(struct tree *tree, struct inode *parent, const char *name, struct inode **ret_inode,
                 struct tree_attr *ret_attr, struct error *err);
 
-/* The record of the node's domain: a reference, or -ESTALE. */
+/*
+ * The record of the node's domain: a reference, or -ESTALE. For snapshots/ and what is in it, the
+ * one that the disks are shown from (registry_record()).
+ */
 int tree_domain(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
                 struct error *err);
 

@@ -12,6 +12,15 @@
 #include "fs/session/name.h"
 #include "qcow/base/bytes.h"
 #include "qcow/base/cleanup.h"
+#include "qcow/base/thread.h"
+
+/*
+ * The files of a running guest change all the time, and each name that is looked up asks for the
+ * catalog. It serves for this many times as long as making it took, so that a long snapshot table
+ * costs a twentieth of a core at most; a disk that answered late must not make it old, though.
+ */
+enum { REST_FACTOR = 20 };
+#define REST_MAX_NS ((int64_t)10 * 1000000000)
 
 #define FNV_START 0xcbf29ce484222325u
 
@@ -149,7 +158,7 @@ static struct catalog_entry *append_entry(struct catalog *catalog, size_t disk_i
 }
 
 static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspection *found,
-                   int failure)
+                   int failure, const char *reason)
 {
     struct catalog_entry *entry = append_entry(catalog, disk_idx);
     if (!entry)
@@ -159,7 +168,8 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
     entry->is_now = true;
     entry->ino = make_ino(texts, 3);
     entry->failure = failure;
-    entry->mtime = found->top.st_mtim; /* zero if the file was not reached */
+    entry->reason = failure ? strdup(reason) : NULL; /* without memory for it, just the errno */
+    entry->mtime = found->top.st_mtim;               /* zero if the file was not reached */
     if (failure == 0) {
         entry->guest_size = found->info.guest_size;
         entry->blocks =
@@ -226,7 +236,7 @@ static int add_disk(struct catalog *catalog, size_t disk_idx, struct error *fail
     const struct disk *disk = &catalog->domain->disks[disk_idx];
     struct inspection found = {0};
     int failed = inspect_disk(disk, &found, failure);
-    int r = add_now(catalog, disk_idx, &found, failed);
+    int r = add_now(catalog, disk_idx, &found, failed, failure->text);
     if (r == 0 && failed == 0 && !disk->unsupported)
         r = add_snapshots(catalog, disk_idx, &found);
     catalog->origin->tops[disk_idx] = found.top;
@@ -270,6 +280,30 @@ static int index_names(struct catalog *catalog)
     return 0;
 }
 
+static size_t count_text(const char *text)
+{
+    enum { MALLOC_OVERHEAD = 16 };
+    return text ? strlen(text) + 1 + MALLOC_OVERHEAD : 0;
+}
+
+/* Roughly: the record counts as well, since this may be the last that holds it. */
+static size_t count_bytes(const struct catalog *catalog)
+{
+    size_t n_bytes = sizeof(*catalog) + sizeof(*catalog->origin) + sizeof(*catalog->domain) +
+                     count_text(catalog->domain->xml);
+    size_t each_disk = sizeof(struct disk) + sizeof(struct stat) + sizeof(uint64_t);
+    n_bytes += catalog->domain->n_disks * each_disk;
+    /* Twice: the array may have room for as many again. */
+    size_t each_entry = 2 * sizeof(struct catalog_entry) + sizeof(struct catalog_entry *);
+    n_bytes += catalog->n_entries * each_entry;
+    for (size_t i = 0; i < catalog->n_entries; i++) {
+        const struct catalog_entry *entry = &catalog->entries[i];
+        n_bytes += count_text(entry->name) + count_text(entry->snapshot.id) +
+                   count_text(entry->snapshot.name);
+    }
+    return n_bytes;
+}
+
 static int fill(struct catalog *catalog, struct error *failures)
 {
     size_t n_disks = catalog->domain->n_disks;
@@ -282,10 +316,19 @@ static int fill(struct catalog *catalog, struct error *failures)
     if (!origin->tops || !origin->failure_hashes)
         return -ENOMEM;
     clock_gettime(CLOCK_REALTIME, &origin->made);
+    int64_t begin_ns = monotonic_ns();
     int r = 0;
     for (size_t i = 0; i < n_disks && r == 0; i++)
         r = add_disk(catalog, i, &failures[i]);
-    return r < 0 ? r : index_names(catalog);
+    if (r == 0)
+        r = index_names(catalog);
+    if (r < 0)
+        return r;
+    origin->n_bytes = count_bytes(catalog);
+    int64_t end_ns = monotonic_ns();
+    int64_t rest_ns = REST_FACTOR * (end_ns - begin_ns);
+    origin->rested_ns = end_ns + (rest_ns < REST_MAX_NS ? rest_ns : REST_MAX_NS);
+    return 0;
 }
 
 int catalog_build(struct domain *domain, struct error *failures, struct catalog **ret_catalog,
@@ -316,6 +359,7 @@ void catalog_unref(struct catalog *catalog)
         return;
     for (size_t i = 0; i < catalog->n_entries; i++) {
         free(catalog->entries[i].name);
+        free(catalog->entries[i].reason);
         qcow_snapshot_fini(&catalog->entries[i].snapshot);
     }
     free(catalog->entries);

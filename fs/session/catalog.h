@@ -27,6 +27,7 @@ struct catalog_entry {
     uint64_t blocks; /* st_blocks, 512 bytes each, by the contract's rule (section 4) */
     uint64_t ino;    /* stable hash of (domain, target, snapshot) */
     int failure;     /* 0, or the negative errno of the disk's inspection: size is unknown */
+    char *reason;    /* what went wrong then; else NULL */
 };
 
 struct catalog {
@@ -43,8 +44,10 @@ struct catalog {
 
 /*
  * Looks at all disks of @domain. A disk that cannot be inspected keeps its "now" entry, with
- * failure set and the reason logged (once for each text). A recent catalog is used again when
- * every top layer's file is unchanged. 0 or -ENOMEM; catalog_unref() releases @ret_catalog.
+ * failure set and the reason logged (once for each text). A catalog is used again when every top
+ * layer's file is unchanged; whatever was written to it, for 20 times as long as making the
+ * catalog took (10 s at most), so that a file which changes all the time does not cost a look each
+ * time. 0 or -ENOMEM; catalog_unref() releases @ret_catalog.
  */
 int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct error *err);
 struct catalog *catalog_ref(struct catalog *catalog);

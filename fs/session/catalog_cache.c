@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Remembers the last catalog of each domain, so that a second `ls` opens no image when no file
- * changed. The table is bounded: a domain that finds no place is looked at anew each time.
+ * changed. The table is bounded, in places and in bytes: a domain that is not in it is looked at
+ * anew.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,8 @@ struct place {
 static struct mutex lock = MUTEX_INITIALIZER;
 static struct place places[N_SETS][N_WAYS] GUARDED_BY(lock);
 static uint64_t use_count GUARDED_BY(lock);
+static size_t n_remembered GUARDED_BY(lock);
+static size_t n_remembered_bytes GUARDED_BY(lock);
 
 static struct place *find_set_locked(const char *id) REQUIRES(lock)
 {
@@ -51,6 +54,18 @@ static struct catalog *recall(const char *id)
     return found;
 }
 
+/* The reference that was there is the caller's now, or NULL. */
+static struct catalog *clear_locked(struct place *place) REQUIRES(lock)
+{
+    struct catalog *catalog = take_ptr(place->catalog);
+    place->used = 0;
+    if (catalog) {
+        n_remembered--;
+        n_remembered_bytes -= catalog->origin->n_bytes;
+    }
+    return catalog;
+}
+
 /* Puts @catalog in its domain's place; the reference that was there is the caller's now. */
 static struct catalog *remember(struct catalog *catalog, bool *ret_is_same_domain)
 {
@@ -66,12 +81,45 @@ static struct catalog *remember(struct catalog *catalog, bool *ret_is_same_domai
         if (set[i].used < best->used)
             best = &set[i];
     }
-    struct catalog *before = best->catalog;
+    struct catalog *before = clear_locked(best);
     *ret_is_same_domain = before && strcmp(before->domain->id, id) == 0;
     best->catalog = catalog_ref(catalog);
     best->used = ++use_count;
+    n_remembered++;
+    n_remembered_bytes += catalog->origin->n_bytes;
     mutex_unlock(&lock);
     return before;
+}
+
+static struct catalog *take_oldest_locked(void) REQUIRES(lock)
+{
+    struct place *oldest = NULL;
+    for (size_t i = 0; i < N_SETS; i++)
+        for (size_t j = 0; j < N_WAYS; j++)
+            if (places[i][j].catalog && (!oldest || places[i][j].used < oldest->used))
+                oldest = &places[i][j];
+    return oldest ? clear_locked(oldest) : NULL;
+}
+
+/* Forgets what was not used for longest, until the rest is small enough or a single one. */
+static void forget_surplus(void)
+{
+    struct catalog *oldest;
+    do {
+        mutex_lock(&lock);
+        bool is_surplus = n_remembered > 1 && n_remembered_bytes > CATALOG_BYTES_MAX;
+        oldest = is_surplus ? take_oldest_locked() : NULL;
+        mutex_unlock(&lock);
+        catalog_unref(oldest); /* takes long enough to do it without the lock */
+    } while (oldest);
+}
+
+size_t catalog_remembered_bytes(void)
+{
+    mutex_lock(&lock);
+    size_t n_bytes = n_remembered_bytes;
+    mutex_unlock(&lock);
+    return n_bytes;
 }
 
 static bool is_same_text(const char *a, const char *b)
@@ -117,28 +165,39 @@ static bool is_same_time(struct timespec a, struct timespec b)
     return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-static bool is_top_unchanged(const char *path, const struct stat *then, struct timespec made)
+static bool is_unchanged(const struct stat *now, const struct stat *then, struct timespec made)
 {
     /* A device's node says nothing about its content. */
     if (!S_ISREG(then->st_mode))
         return false;
     int64_t settled = to_ns(made) - TICK_NS;
-    struct stat now;
     return to_ns(then->st_mtim) <= settled && to_ns(then->st_ctim) <= settled &&
-           stat(path, &now) == 0 && now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
-           now.st_size == then->st_size && is_same_time(now.st_mtim, then->st_mtim) &&
-           is_same_time(now.st_ctim, then->st_ctim);
+           now->st_size == then->st_size && is_same_time(now->st_mtim, then->st_mtim) &&
+           is_same_time(now->st_ctim, then->st_ctim);
 }
 
-/* True if looking again would find the same. */
+/* With @is_resting, another file is noticed, but not what was written to the same one. */
+static bool is_top_current(const char *path, const struct catalog *catalog, size_t disk_idx,
+                           bool is_resting)
+{
+    const struct stat *then = &catalog->origin->tops[disk_idx];
+    struct stat now = {0};
+    bool is_there = stat(path, &now) == 0;
+    bool was_there = then->st_mode != 0;
+    if (is_there != was_there || now.st_dev != then->st_dev || now.st_ino != then->st_ino)
+        return false;
+    return is_resting || is_unchanged(&now, then, catalog->origin->made);
+}
+
+/* True if looking again would find the same, or is not worth it yet. */
 static bool is_current(const struct catalog *catalog, const struct domain *domain)
 {
     if (!is_same_record(catalog->domain, domain))
         return false;
+    bool is_resting = monotonic_ns() < catalog->origin->rested_ns;
     for (size_t i = 0; i < domain->n_disks; i++) {
         const struct disk *disk = &domain->disks[i];
-        if (disk->n_layers > 0 && !is_top_unchanged(disk->layers[0].path, &catalog->origin->tops[i],
-                                                    catalog->origin->made))
+        if (disk->n_layers > 0 && !is_top_current(disk->layers[0].path, catalog, i, is_resting))
             return false;
     }
     return true;
@@ -178,6 +237,7 @@ int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct erro
     struct catalog *before = remember(catalog, &is_same_domain);
     log_failures(catalog, is_same_domain ? before : NULL, failures);
     catalog_unref(before);
+    forget_surplus();
     *ret_catalog = catalog;
     return 0;
 }

@@ -219,6 +219,49 @@ void registry_peek(struct registry *registry, const char *domain_id, const char 
     registry_unlock(registry);
 }
 
+void registry_note_record(struct session *session)
+{
+    registry_lock(session->registry);
+    session->record = domain_ref(session->instant.domain);
+    registry_unlock(session->registry);
+}
+
+static struct domain *find_noted(struct registry *registry, const char *domain_id)
+{
+    registry_lock(registry);
+    const struct slot *slot = slot_find_locked(registry, domain_id);
+    const struct session *session = slot ? slot->session : NULL;
+    struct domain *record = session && session->record ? domain_ref(session->record) : NULL;
+    registry_unlock(registry);
+    return record;
+}
+
+struct domain *registry_record(struct registry *registry, struct domain *current)
+{
+    struct host *host = registry->config.host;
+    if (!host->ops->snapshot_take)
+        return domain_ref(current);
+    /*
+     * An instant that ends between the host's answer and the look for it would leave the caller
+     * with a record of its overlay. So only what the host says before and after is believed, but
+     * a domain that changes all the time keeps nobody here.
+     */
+    enum { TRIES = 4 };
+    struct domain *domain = domain_ref(current);
+    for (int i = 0; i < TRIES; i++) {
+        struct domain *noted = find_noted(registry, domain->id);
+        struct domain *now = noted ? noted : host->ops->find(host, domain->id);
+        bool is_settled = noted || !now || now == domain;
+        if (now) {
+            domain_unref(domain);
+            domain = now;
+        }
+        if (is_settled)
+            break;
+    }
+    return domain;
+}
+
 /* "an instant taken 65 s ago is still read by pid 10, 11" */
 static int refuse_busy_locked(const struct session *session, struct error *err)
     REQUIRES(registry_role)
@@ -330,6 +373,22 @@ static void open_now(struct registry *registry, const struct open_request *reque
     waiter->reader = reader;
     waiter->err = err;
     deliver(waiter);
+}
+
+bool registry_make_room_locked(struct registry *registry)
+{
+    struct session *oldest = NULL;
+    struct slot *slot;
+    LIST_FOREACH(slot, &registry->slots, link)
+    {
+        struct session *session = slot->session;
+        if (session && session->state == SESSION_LINGERING &&
+            (!oldest || session->linger_ns < oldest->linger_ns))
+            oldest = session;
+    }
+    if (oldest)
+        session_end_locked(oldest, 0, NULL);
+    return oldest != NULL;
 }
 
 void registry_open(struct registry *registry, const struct open_request *request)

@@ -59,6 +59,12 @@ struct session_peek {
 void registry_peek(struct registry *registry, const char *domain_id, const char *target,
                    struct session_peek *ret_peek);
 
+/*
+ * What the disks of a domain are shown from: while an instant puts something over them, the record
+ * of before; else @current, which the host gave a moment ago, or a later one. A reference.
+ */
+struct domain *registry_record(struct registry *registry, struct domain *current);
+
 struct open_request {
     struct domain *domain;                /* borrowed; the registry takes references of its own */
     const struct disk *disk;              /* of that record */
@@ -116,4 +122,4 @@ char *registry_xattr(struct registry *registry, const struct domain *domain,
                      const char *name);
 
 /* /DOMAIN/status: JSON text, newline at the end; caller frees; NULL: no memory. */
-char *registry_status(struct registry *registry, const struct domain *domain);
+char *registry_status(struct registry *registry, struct domain *domain);

@@ -140,6 +140,12 @@ struct slot *slot_get_locked(struct registry *registry, const char *domain_id)
     REQUIRES(registry_role);
 
 /*
+ * Ends the instant that has lingered longest, in favour of one that somebody asks for; false if
+ * none does. registry.c
+ */
+bool registry_make_room_locked(struct registry *registry) REQUIRES(registry_role);
+
+/*
  * Fixes the answer of a waiter. It goes to @answers, to be handed out by waiters_deliver() once
  * the lock is dropped, unless registry_open() still has it in hand.
  */
@@ -159,6 +165,9 @@ struct reader *reader_create_locked(struct session *session, size_t disk_idx, pi
 void reader_end(struct reader *reader, const struct error *end);
 /* Opens a named snapshot; the answer as registry_open() gives it. */
 void reader_open_named(struct registry *registry, const struct open_request *request);
+
+/* From now on registry_record() gives the record that this session acts on. registry.c */
+void registry_note_record(struct session *session) EXCLUDES(registry_role);
 
 /* errors.c: frees what a slot's errors hold. */
 void slot_errors_fini(struct slot *slot);

@@ -89,6 +89,7 @@ void session_free(struct session *session)
         session->method->forget(&session->instant);
     instant_fini(&session->instant);
     cond_fini(&session->wake);
+    domain_unref(session->record);
     free(session->growing);
     free(session->disks);
     free(session);
@@ -247,6 +248,8 @@ static int take(struct session *session, struct taken *ret_taken, struct error *
         return r;
     auto_free struct session_disk *disks = NULL;
     r = prepare_disks(instant->domain, &disks, err);
+    if (r == 0 && method != &method_lock)
+        registry_note_record(session);
     if (r == 0)
         r = method->take(instant, err);
     if (r < 0)
@@ -473,7 +476,7 @@ static void *session_main(void *arg)
 int session_start_locked(struct slot *slot, struct error *err)
 {
     struct registry *registry = slot->registry;
-    if (registry->n_open >= registry->config.max_open)
+    if (registry->n_open >= registry->config.max_open && !registry_make_room_locked(registry))
         return error_set(err, -EMFILE, "%u instants are open already (max_open)", registry->n_open);
     pthread_attr_t attr;
     pthread_attr_init(&attr);

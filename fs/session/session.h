@@ -56,6 +56,7 @@ struct session {
     /* Guarded by the registry's lock. */
     enum session_state state;
     const struct method *method; /* NULL while TAKING */
+    struct domain *record;       /* what the disks are shown from if the method changes them */
     struct session_disk *disks;  /* one for each of the record; NULL while TAKING */
     bool is_locked;              /* all images lie where QEMU's locks work */
     char *growing;               /* file that grows meanwhile, or NULL */

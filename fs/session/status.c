@@ -45,7 +45,16 @@ static json_t *json_text(const char *text)
     return plain ? json_string(plain) : NULL;
 }
 
-static json_t *describe_disk(const struct disk *disk)
+/* Why none of the files of the disk can be read, or NULL. */
+static const char *find_reason(const struct catalog *catalog, size_t disk_idx)
+{
+    for (size_t i = 0; catalog && i < catalog->n_entries; i++)
+        if (catalog->entries[i].disk_idx == disk_idx && catalog->entries[i].reason)
+            return catalog->entries[i].reason;
+    return NULL;
+}
+
+static json_t *describe_disk(const struct disk *disk, const char *reason)
 {
     json_t *layers = json_array();
     for (size_t i = 0; i < disk->n_layers; i++)
@@ -54,16 +63,21 @@ static json_t *describe_disk(const struct disk *disk)
                                         qcow_format_name(disk->layers[i].format)));
     json_t *root = json_pack("{sosbso}", "target", json_text(disk->target), "supported",
                              !disk->unsupported, "layers", layers);
-    if (root && disk->unsupported)
-        json_object_set_new(root, "reason", json_text(disk->unsupported));
+    if (root && (disk->unsupported || reason))
+        json_object_set_new(root, "reason",
+                            json_text(disk->unsupported ? disk->unsupported : reason));
     return root;
 }
 
-static json_t *describe_disks(const struct domain *domain)
+static json_t *describe_disks(struct domain *domain)
 {
+    struct catalog *catalog = NULL;
+    if (catalog_get(domain, &catalog, NULL) < 0)
+        catalog = NULL; /* no memory: the reasons are left out */
     json_t *disks = json_array();
     for (size_t i = 0; i < domain->n_disks; i++)
-        json_array_append_new(disks, describe_disk(&domain->disks[i]));
+        json_array_append_new(disks, describe_disk(&domain->disks[i], find_reason(catalog, i)));
+    catalog_unref(catalog);
     return disks;
 }
 
@@ -163,7 +177,7 @@ static void add_overlay_bytes(json_t *root, const char *growing)
         json_object_set_new(instant, "overlay_bytes", json_integer((json_int_t)st.st_blocks * 512));
 }
 
-char *registry_status(struct registry *registry, const struct domain *domain)
+char *registry_status(struct registry *registry, struct domain *domain)
 {
     json_t *root =
         json_pack("{sososssbsb}", "name", json_text(domain->name), "id", json_text(domain->id),
