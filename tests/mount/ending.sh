@@ -1,0 +1,72 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The ways to end: umount, SIGTERM with an open reader, kill -9 and a mount over the dead one.
+. "$(dirname "$0")/../lib/mount.sh"
+need qemu-img
+
+mkdir "$T/images"
+make_qcow2 "$T/images/a.qcow2"
+oracle "$T/images/a.qcow2" qcow2 "$T/a.raw"
+image_is_free() {
+    qemu-io -f qcow2 -c info "$T/images/a.qcow2" >/dev/null 2>&1 # opens it for writing
+}
+
+# SIGTERM: the reader gets EIO or ENOTCONN, the program ends with 0, nothing stays mounted.
+for signal in TERM INT HUP; do
+    mount_start "dir:$T/images"
+    exec {fd}<"$MNT/a.qcow2/snapshots/now.raw"
+    head -c 1 <&"$fd" >/dev/null
+    kill -"$signal" "$PID"
+    mount_wait_end 0
+    if is_mounted "$MNT"; then
+        fail "still mounted after SIG$signal"
+    fi
+    if dd bs=1M skip=3 iflag=direct <&"$fd" >/dev/null 2>&1; then
+        fail "a read after SIG$signal gave bytes"
+    fi
+    exec {fd}<&-
+    image_is_free || fail "the image is still locked after SIG$signal"
+done
+
+# umount -l under a reader: as on SIGTERM, the reader gets an error and the program ends.
+mount_start "dir:$T/images"
+exec {fd}<"$MNT/a.qcow2/snapshots/now.raw"
+head -c 1 <&"$fd" >/dev/null
+umount -l "$MNT"
+mount_wait_end 0
+if dd bs=1M skip=3 iflag=direct <&"$fd" >/dev/null 2>&1; then
+    fail 'a read after umount -l gave bytes'
+fi
+exec {fd}<&-
+image_is_free || fail 'the image is still locked after umount -l'
+
+# The same where a copy of the mount lives on in a namespace of somebody else's.
+mount_start "dir:$T/images"
+unshare --mount --propagation private sleep 300 &
+holder=$!
+until nsenter --mount="/proc/$holder/ns/mnt" findmnt -n "$MNT" >/dev/null 2>&1 &&
+    [[ $(readlink "/proc/$holder/ns/mnt") != "$(readlink /proc/self/ns/mnt)" ]]; do
+    sleep 0.05
+done
+umount "$MNT"
+mount_wait_end 0
+kill "$holder"
+wait "$holder" 2>/dev/null || true
+
+# A plain umount under a reader is refused and harms nothing.
+mount_start "dir:$T/images"
+exec {fd}<"$MNT/a.qcow2/snapshots/now.raw"
+if umount "$MNT" 2>/dev/null; then
+    fail 'umount of a busy mount'
+fi
+cmp /dev/fd/"$fd" "$T/a.raw" || fail 'bytes after a refused umount'
+exec {fd}<&-
+
+# kill -9 leaves a dead mount; the next start at the same place detaches it.
+kill -KILL "$PID"
+wait "$PID" 2>/dev/null || true
+assert_errno ENOTCONN lstat "$MNT/a.qcow2"
+mount_start_at "dir:$T/images"
+assert_same_bytes "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
+assert_eq "$(grep -c " $MNT " /proc/self/mountinfo)" 1 'mounts at that place'
+mount_stop

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/fuse/mountpoint.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static void reads_a_line_with_tags(void **state)
+{
+    (void)state;
+    struct mountinfo info;
+    assert_int_equal(mountinfo_parse("36 35 98:5 /mnt1 /mnt2 rw,noatime shared:1 master:2 - "
+                                     "fuse.virtsnapfs dir:/a rw,max_read=1048576\n",
+                                     &info),
+                     0);
+    assert_int_equal(info.major, 98);
+    assert_int_equal(info.minor, 5);
+    assert_string_equal(info.path, "/mnt2");
+    assert_string_equal(info.type, "fuse.virtsnapfs");
+    mountinfo_fini(&info);
+}
+
+static void reads_a_line_without_tags_and_odd_bytes_in_paths(void **state)
+{
+    (void)state;
+    struct mountinfo info;
+    assert_int_equal(
+        mountinfo_parse("36 35 0:49 / /mnt/a\\040b\\011\\012\\134040 rw - ext4 /dev/x rw\n", &info),
+        0);
+    assert_string_equal(info.path, "/mnt/a b\t\n\\040");
+    assert_string_equal(info.type, "ext4");
+    mountinfo_fini(&info);
+}
+
+static void refuses_other_lines(void **state)
+{
+    (void)state;
+    struct mountinfo info;
+    assert_int_equal(mountinfo_parse("", &info), -EINVAL);
+    assert_int_equal(mountinfo_parse("36 35 0:49 / /mnt rw\n", &info), -EINVAL);
+    assert_int_equal(mountinfo_parse("36 35 0 / /mnt rw - ext4 /dev/x rw\n", &info), -EINVAL);
+    assert_int_equal(mountinfo_parse("36 35 0:49 / /mnt rw - ", &info), -EINVAL);
+}
+
+static void a_file_or_nothing_cannot_be_mounted_on(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    char *real = NULL;
+    assert_int_equal(mountpoint_prepare("/dev/null", &real, &err), -ENOTDIR);
+    assert_int_equal(mountpoint_prepare("/nonexistent/x", &real, &err), -ENOENT);
+    assert_null(real);
+}
+
+static void the_real_path_is_what_mountinfo_shows(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    char *real = NULL;
+    assert_int_equal(mountpoint_prepare("/usr/../usr//", &real, &err), 0);
+    assert_string_equal(real, "/usr");
+    free(real);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_a_line_with_tags),
+        cmocka_unit_test(reads_a_line_without_tags_and_odd_bytes_in_paths),
+        cmocka_unit_test(refuses_other_lines),
+        cmocka_unit_test(a_file_or_nothing_cannot_be_mounted_on),
+        cmocka_unit_test(the_real_path_is_what_mountinfo_shows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

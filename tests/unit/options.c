@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/options.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { ARGS_MAX = 16 };
+
+/* Parses "virtsnapfs" and the arguments up to NULL. */
+static int parse(struct options *ret_options, struct error *err, char *const *args)
+{
+    char *argv[ARGS_MAX + 1] = {"virtsnapfs"};
+    int argc = 1;
+    for (; args[argc - 1]; argc++) {
+        assert_true(argc < ARGS_MAX);
+        argv[argc] = args[argc - 1];
+    }
+    return options_parse(argc, argv, ret_options, err);
+}
+
+#define ARGS(...) ((char *[]){__VA_ARGS__, NULL})
+
+static void check_parses(struct options *ret_options, char *const *args)
+{
+    struct error err = {0};
+    int r = parse(ret_options, &err, args);
+    if (r < 0)
+        fail_msg("%s", err.text);
+}
+
+/* Refused with a reason that says @what. */
+static void check_refused(const char *what, char *const *args)
+{
+    struct options o;
+    struct error err = {0};
+    assert_int_equal(parse(&o, &err, args), -EINVAL);
+    if (!strstr(err.text, what))
+        fail_msg("'%s' does not say '%s'", err.text, what);
+    options_fini(&o);
+}
+
+static void check_list_refused(char *list, const char *what)
+{
+    check_refused(what, ARGS("-o", list, "test:///default", "/mnt"));
+}
+
+static void defaults_are_those_of_the_contract(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("qemu:///system", "/mnt/vms"));
+    assert_int_equal(o.action, OPTIONS_SERVE);
+    assert_string_equal(o.source, "qemu:///system");
+    assert_null(o.dir);
+    assert_string_equal(o.mountpoint, "/mnt/vms");
+    assert_int_equal(o.live, OPTIONS_LIVE_AUTO);
+    assert_int_equal(o.format, OPTIONS_FORMAT_NONE);
+    assert_int_equal(o.join_s, 60);
+    assert_int_equal(o.linger_s, 5);
+    assert_int_equal(o.max_hold_s, 86400);
+    assert_int_equal(o.timeout_s, 30);
+    assert_int_equal(o.max_open, 16);
+    assert_int_equal(o.cache_len, 64 << 20);
+    assert_int_equal(o.uid, geteuid());
+    assert_int_equal(o.gid, getegid());
+    assert_int_equal(o.umask, 077);
+    assert_false(o.is_foreground || o.is_debug || o.is_single_thread || o.allow_other || o.is_ro);
+    options_fini(&o);
+}
+
+static void options_may_stand_anywhere(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("qemu:///system", "-f", "/mnt", "-s", "-o", "ro,join=5"));
+    assert_string_equal(o.mountpoint, "/mnt");
+    assert_true(o.is_foreground && o.is_single_thread && o.is_ro);
+    assert_int_equal(o.join_s, 5);
+    options_fini(&o);
+    check_parses(&o, ARGS("-dojoin=6,allow_other", "--", "qemu:///system", "-mnt"));
+    assert_true(o.is_debug && o.is_foreground && o.allow_other);
+    assert_int_equal(o.join_s, 6);
+    assert_non_null(strstr(o.mountpoint, "/-mnt"));
+    options_fini(&o);
+}
+
+static void long_options_are_the_same_as_words(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("--live=overlay", "--max-hold", "2d", "--allow_other", "--linger=1m",
+                          "test:///default", "/mnt"));
+    assert_int_equal(o.live, OPTIONS_LIVE_OVERLAY);
+    assert_int_equal(o.max_hold_s, 172800);
+    assert_int_equal(o.linger_s, 60);
+    assert_true(o.allow_other);
+    options_fini(&o);
+}
+
+static void units_are_understood(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("-o", "join=90s,linger=0,max_hold=3h,timeout=2m,cache=1G", "a:", "/m"));
+    assert_int_equal(o.join_s, 90);
+    assert_int_equal(o.linger_s, 0);
+    assert_int_equal(o.max_hold_s, 10800);
+    assert_int_equal(o.timeout_s, 120);
+    assert_int_equal(o.cache_len, 1 << 30);
+    options_fini(&o);
+    check_parses(&o, ARGS("-o", "cache=512k,umask=0227,uid=1000,gid=0,max_open=3", "a:", "/m"));
+    assert_int_equal(o.cache_len, 512 << 10);
+    assert_int_equal(o.umask, 0227);
+    assert_int_equal(o.uid, 1000);
+    assert_int_equal(o.gid, 0);
+    assert_int_equal(o.max_open, 3);
+    options_fini(&o);
+}
+
+static void values_may_hold_escaped_commas(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("-o", "state=/a\\,b\\\\c,ro,backing_dir=/x,backing_dir=/y", "a:", "/m"));
+    assert_string_equal(o.state_dir, "/a,b\\c");
+    assert_true(o.is_ro);
+    assert_int_equal(o.n_backing_dirs, 2);
+    assert_string_equal(o.backing_dirs[0], "/x");
+    assert_string_equal(o.backing_dirs[1], "/y");
+    options_fini(&o);
+}
+
+/* A daemon changes to /, where a relative path would lead elsewhere. */
+static void paths_become_absolute(void **state)
+{
+    (void)state;
+    struct options o;
+    assert_int_equal(chdir("/usr"), 0);
+    check_parses(&o, ARGS("-o", "scratch=s,state=t", "dir:images", "mnt"));
+    assert_string_equal(o.source, "dir:/usr/images");
+    assert_string_equal(o.dir, "/usr/images");
+    assert_string_equal(o.mountpoint, "/usr/mnt");
+    assert_string_equal(o.scratch_dir, "/usr/s");
+    assert_string_equal(o.state_dir, "/usr/t");
+    options_fini(&o);
+}
+
+static void words_of_mount_are_dropped(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("a:", "/m", "-o",
+                          "rw,nofail,_netdev,user=joe,noauto,nosuid,nodev,noexec,relatime,"
+                          "x-systemd.automount,comment=hello world,subtype=virtsnapfs,,defaults"));
+    options_fini(&o);
+}
+
+static void unknown_words_are_errors(void **state)
+{
+    (void)state;
+    check_list_refused("rw,lvie=auto", "unknown option 'lvie=auto'");
+    check_list_refused("fsname=x", "unknown option 'fsname=x'");
+    check_list_refused("joi=5", "unknown option 'joi=5'");
+    check_refused("unknown option '--nosuch'", ARGS("--nosuch", "a:", "/m"));
+    check_refused("unknown option '-x'", ARGS("-fx", "a:", "/m"));
+}
+
+static void senseless_values_are_errors(void **state)
+{
+    (void)state;
+    check_list_refused("live=backup", "live: 'backup'");
+    check_list_refused("cold=internal", "cold: 'internal'");
+    check_list_refused("format=vmdk", "format: 'vmdk'");
+    check_list_refused("join=", "join: ''");
+    check_list_refused("join=-1", "join: '-1'");
+    check_list_refused("join=5x", "join: '5x'");
+    check_list_refused("join=5mm", "join: '5mm'");
+    check_list_refused("join=99999999999999999999", "join");
+    check_list_refused("max_hold=213503982334602d", "max_hold");
+    check_list_refused("timeout=0", "timeout: '0'");
+    check_list_refused("max_open=0", "max_open: '0'");
+    check_list_refused("cache=64Q", "cache: '64Q'");
+    check_list_refused("cache=17179869184G", "cache");
+    check_list_refused("uid=4294967295", "uid");
+    check_list_refused("uid=root", "uid: 'root'");
+    check_list_refused("umask=8", "umask: '8'");
+    check_list_refused("umask=1000", "umask: '1000'");
+    check_list_refused("state=", "state");
+}
+
+static void values_are_asked_for_where_they_belong(void **state)
+{
+    (void)state;
+    check_list_refused("join", "join needs a value");
+    check_list_refused("allow_other=1", "allow_other takes no value");
+    check_refused("-o needs a value", ARGS("a:", "/m", "-o"));
+    check_refused("join needs a value", ARGS("a:", "/m", "--join"));
+}
+
+static void source_and_mountpoint_are_required(void **state)
+{
+    (void)state;
+    check_refused("SOURCE is missing", ARGS("-f"));
+    check_refused("MOUNTPOINT is missing", ARGS("qemu:///system"));
+    check_refused("one argument too many: 'c'", ARGS("a", "b", "c"));
+    check_refused("SOURCE is empty", ARGS("", "/m"));
+    check_refused("MOUNTPOINT", ARGS("a:", ""));
+    check_refused("SOURCE 'dir:'", ARGS("dir:", "/m"));
+}
+
+static void help_and_version_need_nothing_else(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("-h"));
+    assert_int_equal(o.action, OPTIONS_HELP);
+    options_fini(&o);
+    check_parses(&o, ARGS("--version"));
+    assert_int_equal(o.action, OPTIONS_VERSION);
+    options_fini(&o);
+}
+
+static void state_directory_follows_the_environment(void **state)
+{
+    (void)state;
+    struct options o;
+    setenv("XDG_STATE_HOME", "/xdg", 1);
+    check_parses(&o, ARGS("a:", "/m"));
+    assert_string_equal(o.state_dir, geteuid() == 0 ? "/var/lib/virtsnapfs" : "/xdg/virtsnapfs");
+    options_fini(&o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_those_of_the_contract),
+        cmocka_unit_test(options_may_stand_anywhere),
+        cmocka_unit_test(long_options_are_the_same_as_words),
+        cmocka_unit_test(units_are_understood),
+        cmocka_unit_test(values_may_hold_escaped_commas),
+        cmocka_unit_test(paths_become_absolute),
+        cmocka_unit_test(words_of_mount_are_dropped),
+        cmocka_unit_test(unknown_words_are_errors),
+        cmocka_unit_test(senseless_values_are_errors),
+        cmocka_unit_test(values_are_asked_for_where_they_belong),
+        cmocka_unit_test(source_and_mountpoint_are_required),
+        cmocka_unit_test(help_and_version_need_nothing_else),
+        cmocka_unit_test(state_directory_follows_the_environment),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
