@@ -45,9 +45,9 @@ struct catalog {
 /*
  * Looks at all disks of @domain. A disk that cannot be inspected keeps its "now" entry, with
  * failure set and the reason logged (once for each text). A catalog is used again when every top
- * layer's file is unchanged; whatever was written to it, for 20 times as long as making the
- * catalog took (10 s at most), so that a file which changes all the time does not cost a look each
- * time. 0 or -ENOMEM; catalog_unref() releases @ret_catalog.
+ * layer's file is unchanged; one that was dear to make (hundreds of snapshots), whatever was
+ * written to the file, for 20 times the processor time that it took, 10 s at most.
+ * 0 or -ENOMEM; catalog_unref() releases @ret_catalog.
  */
 int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct error *err);
 struct catalog *catalog_ref(struct catalog *catalog);
