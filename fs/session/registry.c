@@ -196,6 +196,18 @@ static struct decision decide_locked(const struct slot *slot, const char *target
     return (struct decision){VERDICT_STUCK, slot->last_serial + 1};
 }
 
+/*
+ * Looked the name up while somebody read, and opens just after the last close. The kernel takes
+ * one -ESTALE for a reason to look again, but shows a second one to the program, and with several
+ * readers that come and go there would be a second one now and then.
+ */
+static bool is_late_joiner_locked(const struct session *session, const struct waiter *waiter)
+    REQUIRES(registry_role)
+{
+    return session && session->state == SESSION_LINGERING && session->serial == waiter->serial &&
+           is_young_locked(session);
+}
+
 static void peek_locked(const struct slot *slot, const char *target, struct session_peek *ret_peek)
     REQUIRES(registry_role)
 {
@@ -217,49 +229,6 @@ void registry_peek(struct registry *registry, const char *domain_id, const char 
     registry_lock(registry);
     peek_locked(slot_find_locked(registry, domain_id), target, ret_peek);
     registry_unlock(registry);
-}
-
-void registry_note_record(struct session *session)
-{
-    registry_lock(session->registry);
-    session->record = domain_ref(session->instant.domain);
-    registry_unlock(session->registry);
-}
-
-static struct domain *find_noted(struct registry *registry, const char *domain_id)
-{
-    registry_lock(registry);
-    const struct slot *slot = slot_find_locked(registry, domain_id);
-    const struct session *session = slot ? slot->session : NULL;
-    struct domain *record = session && session->record ? domain_ref(session->record) : NULL;
-    registry_unlock(registry);
-    return record;
-}
-
-struct domain *registry_record(struct registry *registry, struct domain *current)
-{
-    struct host *host = registry->config.host;
-    if (!host->ops->snapshot_take)
-        return domain_ref(current);
-    /*
-     * An instant that ends between the host's answer and the look for it would leave the caller
-     * with a record of its overlay. So only what the host says before and after is believed, but
-     * a domain that changes all the time keeps nobody here.
-     */
-    enum { TRIES = 4 };
-    struct domain *domain = domain_ref(current);
-    for (int i = 0; i < TRIES; i++) {
-        struct domain *noted = find_noted(registry, domain->id);
-        struct domain *now = noted ? noted : host->ops->find(host, domain->id);
-        bool is_settled = noted || !now || now == domain;
-        if (now) {
-            domain_unref(domain);
-            domain = now;
-        }
-        if (is_settled)
-            break;
-    }
-    return domain;
 }
 
 /* "an instant taken 65 s ago is still read by pid 10, 11" */
@@ -313,6 +282,8 @@ static int admit_locked(struct registry *registry, const char *domain_id, struct
     if (decision.verdict == VERDICT_STUCK)
         return error_set(err, -EBUSY, "an earlier instant was not put back: %s",
                          session->broken.text);
+    if (is_late_joiner_locked(session, waiter))
+        decision = (struct decision){VERDICT_JOIN, waiter->serial};
     if (decision.serial != waiter->serial)
         return error_set(err, -ESTALE, "the instant is over");
     if (decision.verdict == VERDICT_JOIN)

@@ -169,5 +169,12 @@ void reader_open_named(struct registry *registry, const struct open_request *req
 /* From now on registry_record() gives the record that this session acts on. registry.c */
 void registry_note_record(struct session *session) EXCLUDES(registry_role);
 
+/*
+ * The record to act on. A domain said to be shut off is taken at the word: its image is locked,
+ * and a QEMU that runs all the same is found by that. Any other state is asked for again, since
+ * it may have ended a moment ago. Blocks on libvirt. 0, -ESTALE, -EIO, -ETIMEDOUT. record.c
+ */
+int record_find(struct host *host, const char *id, struct domain **ret_domain, struct error *err);
+
 /* errors.c: frees what a slot's errors hold. */
 void slot_errors_fini(struct slot *slot);

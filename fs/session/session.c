@@ -141,14 +141,21 @@ int session_join_locked(struct session *session, const char *target,
     return 0;
 }
 
-/* Lingering is for disks that nobody has read yet; without any, nobody could join. */
+/*
+ * Lingering is for disks that nobody has read yet. Without any, just long enough for those who
+ * found the name while it was read and are about to open it.
+ */
+enum { LINGER_MIN_MS = 100 };
+
 static void linger_locked(struct session *session) REQUIRES(registry_role)
 {
     bool is_useful = false;
     for (size_t i = 0; i < session->instant.domain->n_disks; i++)
         is_useful = is_useful || (session->disks[i].is_served && !session->disks[i].was_read);
-    int64_t linger_s = is_useful ? session->registry->config.linger_s : 0;
-    session->linger_ns = monotonic_ns() + linger_s * 1000000000;
+    int64_t linger_ms = is_useful ? (int64_t)session->registry->config.linger_s * 1000 : 0;
+    if (linger_ms < LINGER_MIN_MS)
+        linger_ms = LINGER_MIN_MS;
+    session->linger_ns = monotonic_ns() + linger_ms * 1000000;
     session_enter_locked(session, SESSION_LINGERING);
 }
 
@@ -202,28 +209,6 @@ static int prepare_disks(struct domain *domain, struct session_disk **ret_disks,
     return 0;
 }
 
-/*
- * The record to act on. A domain said to be shut off is taken at the word: its image is locked,
- * and a QEMU that runs all the same is found by that. Any other state is asked for again, since
- * it may have ended a moment ago.
- */
-static int find_domain(struct host *host, const char *id, struct domain **ret_domain,
-                       struct error *err)
-{
-    struct domain *domain = host->ops->find(host, id);
-    if (domain && domain->state != DOMAIN_SHUTOFF && host->ops->refresh) {
-        domain_unref(domain);
-        int r = host->ops->refresh(host, id, err);
-        if (r < 0)
-            return r;
-        domain = host->ops->find(host, id);
-    }
-    if (!domain)
-        return error_set(err, -ESTALE, "the domain is gone");
-    *ret_domain = domain;
-    return 0;
-}
-
 struct taken {
     const struct method *method;
     struct session_disk *disks;
@@ -236,7 +221,7 @@ static int take(struct session *session, struct taken *ret_taken, struct error *
     struct instant *instant = &session->instant;
     instant->host = host;
     instant->cache = registry->config.cache;
-    int r = find_domain(host, session->slot->id, &instant->domain, err);
+    int r = record_find(host, session->slot->id, &instant->domain, err);
     if (r < 0)
         return r;
     const struct method *method = choose_method(registry, instant->domain, err);
