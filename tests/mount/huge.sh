@@ -7,7 +7,7 @@
 need qemu-img
 
 : "${VIRTSNAPFS_PLAIN:=$VIRTSNAPFS}"
-if ldd "$VIRTSNAPFS_PLAIN" | grep -Eq 'lib(a|t)san'; then
+if [[ $(ldd "$VIRTSNAPFS_PLAIN") =~ lib(a|t)san ]]; then
     skip 'VIRTSNAPFS_PLAIN is not set, and VIRTSNAPFS has a sanitizer'
 fi
 VIRTSNAPFS=$VIRTSNAPFS_PLAIN
