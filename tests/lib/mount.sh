@@ -152,6 +152,19 @@ mount_wait_end() {
     unset "pids[-1]" "mounts[-1]"
 }
 
+# A program that detached itself is none of our children: is one left that serves MNT?
+is_served_by_none() {
+    # (The name comes by standard input, so that grep does not find itself.)
+    # shellcheck disable=SC2062
+    ! grep -Fqsxz --file=- /proc/[0-9]*/cmdline <<<"$MNT"
+}
+
+# mount_stop for a mount whose program has detached itself.
+mount_stop_detached() {
+    umount "$MNT" || fail "cannot unmount $MNT"
+    wait_for 60 is_served_by_none || fail 'the detached program does not end'
+}
+
 # Where a program that hangs does so.
 show_threads() {
     local task

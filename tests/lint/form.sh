@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The form of files: SPDX line first, under 500 lines, no blanks at line ends, clang-format.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 command -v clang-format >/dev/null || { echo 'skipped: no clang-format' && exit 77; }
 
 fault=0

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Each header compiles alone, begins with #pragma once after its comment, and says what it is for.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 
 fault=0
 flags=(-std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Wall -Wextra -Werror -fsyntax-only)

@@ -75,6 +75,7 @@ def check(path, text):
 
 
 def main():
+    os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
     files = subprocess.run(["tests/lint/files.sh"], capture_output=True, check=True)
     n_faults = n_files = 0
     for path in sorted(files.stdout.decode().split("\0")):

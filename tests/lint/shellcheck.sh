@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Scripts pass shellcheck. Prints each finding.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 command -v shellcheck >/dev/null || { echo 'skipped: no shellcheck' && exit 77; }
 
 scripts=()

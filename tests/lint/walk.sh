@@ -3,6 +3,7 @@
 # The walk of docs/architecture.md: each function that a row names is defined in a file of that row.
 # A row has three cells: step, functions in backquotes, files in backquotes.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 page=docs/architecture.md
 [[ -e $page ]] || { echo "skipped: no $page" && exit 77; }
 

@@ -56,4 +56,7 @@ mounts+=("$MNT")
 answer=$($VIRTSNAPFS -o "$state" "dir:$T/images" "$MNT" </dev/null)
 assert_eq "$answer" '' 'what it says when all is fine'
 assert_eq "$(probe list "$MNT")" a.raw 'the mount right after its start'
-umount "$MNT"
+if is_served_by_none; then
+    fail 'no program serves the mount'
+fi
+mount_stop_detached

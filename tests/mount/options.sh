@@ -57,3 +57,4 @@ unshare --mount bash -euc '
     umount "$2"
 ' - "$T" "$MNT" >"$T/listed" 2>"$T/err" || fail "mount -t fuse.virtsnapfs: $(cat "$T/err")"
 assert_eq "$(tr '\n' ' ' <"$T/listed")" 'a.qcow2 over.qcow2 ' 'the tree by mount(8)'
+wait_for 60 is_served_by_none || fail 'the program started by mount(8) does not end'
