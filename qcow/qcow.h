@@ -106,6 +106,9 @@ void qcow_info_fini(struct qcow_info *info);
 int qcow_snapshot_copy(const struct qcow_snapshot *from, struct qcow_snapshot *ret);
 void qcow_snapshot_fini(struct qcow_snapshot *snapshot);
 
+/* True if both describe the same snapshot: all fields are equal. Pure. */
+bool qcow_snapshot_is_same(const struct qcow_snapshot *a, const struct qcow_snapshot *b);
+
 /* True if the file begins with the magic of qcow2 ("QFI\xfb"); for warnings, never to choose. */
 bool qcow_has_magic(int fd);
 

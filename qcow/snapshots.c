@@ -37,7 +37,7 @@ static void free_all(struct qcow_snapshot *snapshots, size_t n)
     free(snapshots);
 }
 
-bool snapshots_equal(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
+bool qcow_snapshot_is_same(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
 {
     return !strcmp(a->id, b->id) && !strcmp(a->name, b->name) && a->guest_size == b->guest_size &&
            a->vm_state_size == b->vm_state_size && a->created.tv_sec == b->created.tv_sec &&
@@ -218,7 +218,7 @@ static int search_visit(void *ctx, struct qcow_snapshot *snapshot, uint64_t entr
                         const uint8_t *entry, size_t entry_len)
 {
     struct search *search = ctx;
-    bool found = snapshots_equal(snapshot, search->wanted);
+    bool found = qcow_snapshot_is_same(snapshot, search->wanted);
     qcow_snapshot_fini(snapshot);
     if (!found)
         return 0;

@@ -18,9 +18,6 @@
 int snapshots_read(const struct source *src, const struct qcow_header *hdr,
                    struct qcow_snapshot **ret_snapshots, size_t *ret_n, struct error *err);
 
-/* True if both describe the same snapshot: all fields are equal. */
-bool snapshots_equal(const struct qcow_snapshot *a, const struct qcow_snapshot *b);
-
 /*
  * Watches that a snapshot is still in the table. QEMU takes an entry out of the table, and the
  * new table is on disk, before it frees the snapshot's clusters (qcow2_snapshot_delete), so data

@@ -118,12 +118,8 @@ static int get_domain_dir(struct tree *tree, const struct inode *inode, struct t
 static int get_snapshots_dir(struct tree *tree, const struct inode *inode, struct tree_attr *attr,
                              struct error *err)
 {
-    auto_domain struct domain *domain = NULL;
-    int r = tree_domain(tree, inode, &domain, err);
-    if (r < 0)
-        return r;
     auto_catalog struct catalog *catalog = NULL;
-    r = catalog_get(domain, &catalog, err);
+    int r = tree_catalog(tree, inode, &catalog, err);
     if (r < 0)
         return r;
     struct timespec mtime = {0};
@@ -143,20 +139,12 @@ static void get_xml(struct tree *tree, const struct inode *inode, struct tree_at
     attr->timeout_s = forever_s;
 }
 
-static bool is_same_snapshot(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
-{
-    return strcmp(a->id, b->id) == 0 && strcmp(a->name, b->name) == 0 &&
-           a->guest_size == b->guest_size && a->created.tv_sec == b->created.tv_sec &&
-           a->created.tv_nsec == b->created.tv_nsec && a->l1_off == b->l1_off &&
-           a->l1_entries == b->l1_entries;
-}
-
 static bool is_entry_of(const struct catalog *catalog, const struct catalog_entry *entry,
                         const struct inode *inode)
 {
     const struct disk *disk = &catalog->domain->disks[entry->disk_idx];
     return strcmp(disk->target, inode->target) == 0 && entry->is_now == inode->is_now &&
-           (entry->is_now || is_same_snapshot(&entry->snapshot, &inode->snapshot));
+           (entry->is_now || qcow_snapshot_is_same(&entry->snapshot, &inode->snapshot));
 }
 
 const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
@@ -196,12 +184,8 @@ int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalo
 
 static int refresh_from_host(struct tree *tree, struct inode *inode, struct error *err)
 {
-    auto_domain struct domain *domain = NULL;
-    int r = tree_domain(tree, inode, &domain, err);
-    if (r < 0)
-        return r;
     auto_catalog struct catalog *catalog = NULL;
-    r = catalog_get(domain, &catalog, err);
+    int r = tree_catalog(tree, inode, &catalog, err);
     if (r < 0)
         return r;
     struct session_peek peek = {0};

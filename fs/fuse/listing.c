@@ -135,10 +135,11 @@ static int list_domain(const struct domain *domain, struct tree_listing *listing
     return 0;
 }
 
-static int list_snapshots(struct domain *domain, struct tree_listing *listing, struct error *err)
+static int list_snapshots(struct tree *tree, const struct inode *inode,
+                          struct tree_listing *listing, struct error *err)
 {
     auto_catalog struct catalog *catalog = NULL;
-    int r = catalog_get(domain, &catalog, err);
+    int r = tree_catalog(tree, inode, &catalog, err);
     for (size_t i = 0; r == 0 && i < catalog->n_entries; i++)
         r = add_entry(listing, catalog_file_name(catalog, &catalog->entries[i]),
                       catalog->entries[i].ino, S_IFREG);
@@ -150,12 +151,11 @@ static int fill_listing(struct tree *tree, const struct inode *inode, struct tre
 {
     if (inode->kind == INODE_ROOT)
         return list_root(tree, listing, err);
+    if (inode->kind == INODE_SNAPSHOTS)
+        return list_snapshots(tree, inode, listing, err);
     auto_domain struct domain *domain = NULL;
     int r = tree_domain(tree, inode, &domain, err);
-    if (r < 0)
-        return r;
-    return inode->kind == INODE_DOMAIN ? list_domain(domain, listing)
-                                       : list_snapshots(domain, listing, err);
+    return r < 0 ? r : list_domain(domain, listing);
 }
 
 static uint64_t parent_ino(const struct inode *inode)

@@ -76,6 +76,14 @@ int tree_domain(struct tree *tree, const struct inode *inode, struct domain **re
     return 0;
 }
 
+int tree_catalog(struct tree *tree, const struct inode *inode, struct catalog **ret_catalog,
+                 struct error *err)
+{
+    auto_domain struct domain *domain = NULL;
+    int r = tree_domain(tree, inode, &domain, err);
+    return r < 0 ? r : catalog_get(domain, ret_catalog, err);
+}
+
 static int hex_value(char c)
 {
     if (c >= '0' && c <= '9')
@@ -226,12 +234,8 @@ static int get_raw_node(struct tree *tree, const struct catalog *catalog,
 static int lookup_in_snapshots(struct tree *tree, const struct inode *parent, const char *name,
                                struct inode **ret_inode, struct error *err)
 {
-    auto_domain struct domain *domain = NULL;
-    int r = tree_domain(tree, parent, &domain, err);
-    if (r < 0)
-        return r;
     auto_catalog struct catalog *catalog = NULL;
-    r = catalog_get(domain, &catalog, err);
+    int r = tree_catalog(tree, parent, &catalog, err);
     if (r < 0)
         return r;
     const struct catalog_entry *entry = catalog_find(catalog, name);

@@ -61,6 +61,10 @@ int tree_lookup(struct tree *tree, struct inode *parent, const char *name, struc
 int tree_domain(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
                 struct error *err);
 
+/* The catalog of that record: a reference; as tree_domain(), or -ENOMEM. */
+int tree_catalog(struct tree *tree, const struct inode *inode, struct catalog **ret_catalog,
+                 struct error *err);
+
 /* The domains as the root shows them. */
 struct tree_domains {
     struct domain **domains; /* references */

@@ -206,11 +206,6 @@ static char *copy_time(struct timespec time)
     return strdup(text);
 }
 
-static bool is_same_snapshot(const struct qcow_snapshot *a, const struct qcow_snapshot *b)
-{
-    return strcmp(a->id, b->id) == 0 && strcmp(a->name, b->name) == 0 && a->l1_off == b->l1_off;
-}
-
 /* True if the fault of @what (a file name, or "now" for the whole instant) is this file's. */
 static bool is_about(const struct catalog *catalog, const char *what, const struct disk *disk,
                      const struct qcow_snapshot *snapshot)
@@ -221,7 +216,7 @@ static bool is_about(const struct catalog *catalog, const char *what, const stru
     if (!entry || strcmp(catalog->domain->disks[entry->disk_idx].target, disk->target) != 0 ||
         entry->is_now != !snapshot)
         return false;
-    return !snapshot || is_same_snapshot(&entry->snapshot, snapshot);
+    return !snapshot || qcow_snapshot_is_same(&entry->snapshot, snapshot);
 }
 
 static char *find_error_locked(const struct slot *slot, const struct catalog *catalog,

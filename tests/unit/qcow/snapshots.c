@@ -412,7 +412,7 @@ static void a_copy_is_equal_and_stands_alone(void **state)
     struct list list = read_back(&image, &snapshot);
     struct qcow_snapshot copy;
     assert_int_equal(qcow_snapshot_copy(&list.items[0], &copy), 0);
-    assert_true(snapshots_equal(&copy, &list.items[0]));
+    assert_true(qcow_snapshot_is_same(&copy, &list.items[0]));
     assert_ptr_not_equal(copy.id, list.items[0].id);
     for (int i = 0; i < 2; i++) {
         struct qcow_snapshot none;
@@ -437,23 +437,23 @@ static void every_field_tells_snapshots_apart(void **state)
                                       .l1_off = 6,
                                       .l1_entries = 7};
     struct qcow_snapshot other = one;
-    assert_true(snapshots_equal(&one, &other));
+    assert_true(qcow_snapshot_is_same(&one, &other));
     other.id = "2";
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.name = "m";
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.guest_size = 1024;
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.vm_state_size = 4;
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.created.tv_sec = 5;
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.created.tv_nsec = 4;
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.l1_off = 7;
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
     other = one, other.l1_entries = 6;
-    assert_false(snapshots_equal(&one, &other));
+    assert_false(qcow_snapshot_is_same(&one, &other));
 }
 
 int main(void)
