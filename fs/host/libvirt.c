@@ -9,8 +9,8 @@
 #include "fs/host/file.h"
 #include "fs/host/libvirt_internal.h"
 #include "fs/host/ref.h"
-#include "fs/host/snapshot.h"
-#include "fs/host/snapshot_live.h"
+#include "fs/host/overlay.h"
+#include "fs/host/live.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the readers of domain XML share: xml.c and snapshot_xml.c. Pure; any thread. */
+/* What the readers of domain XML share: xml.c and overlay_xml.c. Pure; any thread. */
 #pragma once
 
 #include <libxml/tree.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/host/snapshot_live.h"
+#include "fs/host/live.h"
 
 #include <stdlib.h>
 #include <string.h>

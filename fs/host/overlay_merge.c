@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "fs/host/fault.h"
-#include "fs/host/snapshot.h"
-#include "fs/host/snapshot_live.h"
-#include "fs/host/snapshot_xml.h"
+#include "fs/host/live.h"
+#include "fs/host/overlay.h"
+#include "fs/host/overlay_xml.h"
 #include "qcow/base/cleanup.h"
 
 enum {
@@ -67,24 +67,24 @@ static int judge_chain(const struct merge *m, const struct view *view, enum stag
     }
     if (!is_layer(disk, 0, m->overlay->overlay) || !is_layer(disk, 1, m->overlay->base))
         return 0;
-    enum snapshot_xml_job job;
-    int r = snapshot_xml_find_job(view->xml, m->overlay->target, &job, err);
+    enum overlay_xml_job job;
+    int r = overlay_xml_find_job(view->xml, m->overlay->target, &job, err);
     if (r < 0)
         return r;
     switch (job) {
-    case SNAPSHOT_XML_NO_JOB:
+    case OVERLAY_XML_NO_JOB:
         *ret_stage = STAGE_OVERLAID;
         break;
-    case SNAPSHOT_XML_COMMIT:
+    case OVERLAY_XML_COMMIT:
         *ret_stage = STAGE_COPYING;
         break;
-    case SNAPSHOT_XML_COMMIT_READY:
+    case OVERLAY_XML_COMMIT_READY:
         *ret_stage = STAGE_READY;
         break;
-    case SNAPSHOT_XML_COMMIT_ENDING:
+    case OVERLAY_XML_COMMIT_ENDING:
         *ret_stage = STAGE_ENDING;
         break;
-    case SNAPSHOT_XML_OTHER_JOB:
+    case OVERLAY_XML_OTHER_JOB:
         break;
     }
     return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/host/snapshot_xml.h"
+#include "fs/host/overlay_xml.h"
 
 #include <errno.h>
 #include <libxml/tree.h>
@@ -59,8 +59,8 @@ static int dump(xmlDoc *doc, char **ret_xml, struct error *err)
     return 0;
 }
 
-int snapshot_xml_build(const char *domain_xml, const char *name, const char *target,
-                       const char *overlay, char **ret_xml, struct error *err)
+int overlay_xml_build(const char *domain_xml, const char *name, const char *target,
+                      const char *overlay, char **ret_xml, struct error *err)
 {
     auto_doc xmlDoc *domain = NULL;
     int r = xml_open(domain_xml, "domain", &domain, err);
@@ -97,8 +97,8 @@ static int find_disk(const xmlDoc *domain, const char *target, const xmlNode **r
     return error_set(err, -EBADMSG, "no disk with target '%s'", target);
 }
 
-int snapshot_xml_find_job(const char *domain_xml, const char *target,
-                          enum snapshot_xml_job *ret_job, struct error *err)
+int overlay_xml_find_job(const char *domain_xml, const char *target, enum overlay_xml_job *ret_job,
+                         struct error *err)
 {
     auto_doc xmlDoc *domain = NULL;
     const xmlNode *disk = NULL;
@@ -109,7 +109,7 @@ int snapshot_xml_find_job(const char *domain_xml, const char *target,
         return r;
     const xmlNode *mirror = xml_child(disk, "mirror");
     if (!mirror) {
-        *ret_job = SNAPSHOT_XML_NO_JOB;
+        *ret_job = OVERLAY_XML_NO_JOB;
         return 0;
     }
     auto_free char *job = NULL;
@@ -120,11 +120,10 @@ int snapshot_xml_find_job(const char *domain_xml, const char *target,
     if (r < 0)
         return r;
     if (!job || strcmp(job, "active-commit") != 0)
-        *ret_job = SNAPSHOT_XML_OTHER_JOB;
+        *ret_job = OVERLAY_XML_OTHER_JOB;
     else if (!ready)
-        *ret_job = SNAPSHOT_XML_COMMIT;
+        *ret_job = OVERLAY_XML_COMMIT;
     else
-        *ret_job =
-            strcmp(ready, "yes") == 0 ? SNAPSHOT_XML_COMMIT_READY : SNAPSHOT_XML_COMMIT_ENDING;
+        *ret_job = strcmp(ready, "yes") == 0 ? OVERLAY_XML_COMMIT_READY : OVERLAY_XML_COMMIT_ENDING;
     return 0;
 }

@@ -15,17 +15,17 @@
  *
  * 0 and the text (caller frees), -EBADMSG, -ENOMEM.
  */
-int snapshot_xml_build(const char *domain_xml, const char *name, const char *target,
-                       const char *overlay, char **ret_xml, struct error *err);
+int overlay_xml_build(const char *domain_xml, const char *name, const char *target,
+                      const char *overlay, char **ret_xml, struct error *err);
 
-enum snapshot_xml_job {
-    SNAPSHOT_XML_NO_JOB,
-    SNAPSHOT_XML_COMMIT,        /* active commit, still copying */
-    SNAPSHOT_XML_COMMIT_READY,  /* active commit that can be pivoted */
-    SNAPSHOT_XML_COMMIT_ENDING, /* active commit, being aborted or pivoted */
-    SNAPSHOT_XML_OTHER_JOB,     /* a block copy */
+enum overlay_xml_job {
+    OVERLAY_XML_NO_JOB,
+    OVERLAY_XML_COMMIT,        /* active commit, still copying */
+    OVERLAY_XML_COMMIT_READY,  /* active commit that can be pivoted */
+    OVERLAY_XML_COMMIT_ENDING, /* active commit, being aborted or pivoted */
+    OVERLAY_XML_OTHER_JOB,     /* a block copy */
 };
 
 /* The mirroring job of a disk. 0, -EBADMSG if there is no such disk, -ENOMEM. */
-int snapshot_xml_find_job(const char *domain_xml, const char *target,
-                          enum snapshot_xml_job *ret_job, struct error *err);
+int overlay_xml_find_job(const char *domain_xml, const char *target, enum overlay_xml_job *ret_job,
+                         struct error *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/host/snapshot_xml.h"
+#include "fs/host/overlay_xml.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -21,7 +21,7 @@ static void names_every_disk_and_freezes_one(void **state)
     (void)state;
     char *xml;
     struct error err = {0};
-    assert_int_equal(snapshot_xml_build(two_disks, "n", "vda", "/o", &xml, &err), 0);
+    assert_int_equal(overlay_xml_build(two_disks, "n", "vda", "/o", &xml, &err), 0);
     assert_non_null(strstr(xml, "<domainsnapshot><name>n</name><disks>"
                                 "<disk name=\"vda\" snapshot=\"external\" type=\"file\">"
                                 "<driver type=\"qcow2\"/><source file=\"/o\"/></disk>"
@@ -34,7 +34,7 @@ static void escapes_what_xml_would_take_amiss(void **state)
     (void)state;
     char *xml;
     struct error err = {0};
-    assert_int_equal(snapshot_xml_build(two_disks, "a<&b", "vda", "/o\"<&amp;'", &xml, &err), 0);
+    assert_int_equal(overlay_xml_build(two_disks, "a<&b", "vda", "/o\"<&amp;'", &xml, &err), 0);
     assert_non_null(strstr(xml, "<name>a&lt;&amp;b</name>"));
     assert_non_null(strstr(xml, "file=\"/o&quot;&lt;&amp;amp;'\""));
     free(xml);
@@ -44,36 +44,36 @@ static void refuses_a_disk_that_does_not_exist(void **state)
 {
     (void)state;
     char *xml;
-    enum snapshot_xml_job job;
+    enum overlay_xml_job job;
     struct error err = {0};
-    assert_int_equal(snapshot_xml_build(two_disks, "n", "vdb", "/o", &xml, &err), -EBADMSG);
-    assert_int_equal(snapshot_xml_find_job(two_disks, "vdb", &job, &err), -EBADMSG);
-    assert_int_equal(snapshot_xml_build("<x/>", "n", "vda", "/o", &xml, &err), -EBADMSG);
+    assert_int_equal(overlay_xml_build(two_disks, "n", "vdb", "/o", &xml, &err), -EBADMSG);
+    assert_int_equal(overlay_xml_find_job(two_disks, "vdb", &job, &err), -EBADMSG);
+    assert_int_equal(overlay_xml_build("<x/>", "n", "vda", "/o", &xml, &err), -EBADMSG);
 }
 
-static void check_job(const char *mirror, enum snapshot_xml_job want)
+static void check_job(const char *mirror, enum overlay_xml_job want)
 {
     char xml[512];
     snprintf(xml, sizeof(xml),
              "<domain><devices><disk><mirror job='copy'/><target dev='vdb'/></disk>"
              "<disk>%s<target dev='vda'/></disk></devices></domain>",
              mirror);
-    enum snapshot_xml_job job;
+    enum overlay_xml_job job;
     struct error err = {0};
-    assert_int_equal(snapshot_xml_find_job(xml, "vda", &job, &err), 0);
+    assert_int_equal(overlay_xml_find_job(xml, "vda", &job, &err), 0);
     assert_int_equal(job, want);
 }
 
 static void tells_the_stages_of_a_commit(void **state)
 {
     (void)state;
-    check_job("", SNAPSHOT_XML_NO_JOB);
-    check_job("<mirror type='file' job='active-commit'/>", SNAPSHOT_XML_COMMIT);
-    check_job("<mirror job='active-commit' ready='yes'/>", SNAPSHOT_XML_COMMIT_READY);
-    check_job("<mirror job='active-commit' ready='pivot'/>", SNAPSHOT_XML_COMMIT_ENDING);
-    check_job("<mirror job='active-commit' ready='abort'/>", SNAPSHOT_XML_COMMIT_ENDING);
-    check_job("<mirror job='copy' ready='yes'/>", SNAPSHOT_XML_OTHER_JOB);
-    check_job("<mirror/>", SNAPSHOT_XML_OTHER_JOB);
+    check_job("", OVERLAY_XML_NO_JOB);
+    check_job("<mirror type='file' job='active-commit'/>", OVERLAY_XML_COMMIT);
+    check_job("<mirror job='active-commit' ready='yes'/>", OVERLAY_XML_COMMIT_READY);
+    check_job("<mirror job='active-commit' ready='pivot'/>", OVERLAY_XML_COMMIT_ENDING);
+    check_job("<mirror job='active-commit' ready='abort'/>", OVERLAY_XML_COMMIT_ENDING);
+    check_job("<mirror job='copy' ready='yes'/>", OVERLAY_XML_OTHER_JOB);
+    check_job("<mirror/>", OVERLAY_XML_OTHER_JOB);
 }
 
 int main(void)

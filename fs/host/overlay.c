@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/host/snapshot.h"
+#include "fs/host/overlay.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "fs/host/fault.h"
-#include "fs/host/snapshot_live.h"
-#include "fs/host/snapshot_xml.h"
+#include "fs/host/live.h"
+#include "fs/host/overlay_xml.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 
@@ -194,7 +194,7 @@ static int create_snapshot(struct live *live, const struct view *view,
 {
     const char *mark = strstr(strrchr(overlay->overlay, '/'), overlay_mark);
     auto_free char *xml = NULL;
-    int r = snapshot_xml_build(view->xml, mark + 1, overlay->target, overlay->overlay, &xml, err);
+    int r = overlay_xml_build(view->xml, mark + 1, overlay->target, overlay->overlay, &xml, err);
     if (r < 0)
         return r;
     virDomainSnapshotPtr snapshot = virDomainSnapshotCreateXML(
