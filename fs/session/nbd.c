@@ -70,7 +70,7 @@ static void hang_up(struct line *line)
 
 static int say_lost(const struct remote *remote, struct error *err)
 {
-    const char *why = nbd_get_error();
+    const char *why = nbd_get_errno() == EINVAL ? NULL : nbd_get_error(); /* "the handle is dead" */
     return error_set(err, -EIO, "NBD export '%s' at '%s': %s", remote->export_name, remote->socket,
                      why ? why : "the connection was lost");
 }
