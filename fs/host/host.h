@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "fs/host/change.h"
 #include "fs/host/domain.h"
+#include "fs/host/method.h"
 #include "qcow/base/error.h"
 
 struct host;
@@ -23,14 +25,6 @@ struct host_events {
     void (*domain_gone)(void *ctx, const char *id);
     void *ctx;
 };
-
-/* An overlay that snapshot_take made, for snapshot_merge to undo. Owned by the caller. */
-struct host_overlay {
-    char *target;  /* disk, "vda" */
-    char *overlay; /* path of the overlay file */
-    char *base;    /* path of the layer it froze */
-};
-void host_overlay_fini(struct host_overlay *overlay);
 
 struct host_ops {
     /*
@@ -53,20 +47,15 @@ struct host_ops {
      */
     int (*open_ref)(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret_file,
                     struct error *err);
+    /* How this host fixes an instant that way, or NULL if it cannot. Never NULL itself. */
+    const struct host_method *(*method)(struct host *host, enum change_method method);
     /*
-     * Freezes the top layer of @disk of a running domain under an overlay: one external,
-     * disk-only, atomic snapshot without metadata. Blocks on libvirt: never call it on a FUSE
-     * thread. On success the record that find() gives afterwards shows the overlay. NULL where
-     * the host cannot. 0; -EBUSY, -EOPNOTSUPP, -ETIMEDOUT, -ESTALE, -EIO.
+     * Freezes the file systems of a running guest through its agent, and thaws them. Block on the
+     * guest: never call them on a FUSE thread. NULL where the host cannot. 0 once the agent has
+     * said so; -EOPNOTSUPP: no agent; -ETIMEDOUT: it may still do it later; -ESTALE, -EIO.
      */
-    int (*snapshot_take)(struct host *host, const struct domain *domain, const struct disk *disk,
-                         struct host_overlay *ret_overlay, struct error *err);
-    /*
-     * Undoes it: active commit of exactly that overlay into exactly that base, pivot, delete.
-     * Blocks. 0, or negative errno with the domain still on the overlay.
-     */
-    int (*snapshot_merge)(struct host *host, const struct domain *domain,
-                          const struct host_overlay *overlay, struct error *err);
+    int (*freeze)(struct host *host, const char *id, struct error *err);
+    int (*thaw)(struct host *host, const char *id, struct error *err);
     /* Ends threads and connection. */
     void (*close)(struct host *host);
 };

@@ -122,6 +122,7 @@ static int read_definition(virDomainPtr dom, struct domain *domain, struct error
         return r;
     read_capacities(dom, domain);
     domain->xml = inactive ? take_ptr(inactive) : take_ptr(live);
+    domain->has_manager = xml_has_manager(domain->xml);
     return 0;
 }
 

@@ -101,9 +101,11 @@ wait_for() {
     done
 }
 
-# (A dead mount, which a start may find at its place, is in the table as well.)
+# By the device number: a dead mount, which a start may find at its place, has none to tell, and the
+# folder below it has its parent's.
 is_serving() {
-    is_mounted "$MNT" && stat "$MNT/." >/dev/null 2>&1
+    local device
+    device=$(stat -c %d "$MNT/." 2>/dev/null) && [[ $device != "$(stat -c %d "$MNT/..")" ]]
 }
 
 ready_or_dead() {

@@ -84,6 +84,7 @@ restic -q -r "$T/restic" init >/dev/null
 touch "$T/rclone.conf"
 
 start
+device=$(stat -c %d .)
 before=$(for file in */snapshots/*; do probe stat "$file"; done)
 run_tar 1
 run_rsync
@@ -115,8 +116,11 @@ assert_eq "$(cat "$T/said")" '' 'what rsync transferred again'
 run_borg second
 assert_eq "$(grep -E '^[AMEC] ' "$T/said" | grep -v /newest || true)" '' 'what borg found changed'
 run_restic
-for what in files_new files_changed dirs_new dirs_changed; do
-    assert_eq "$(restic_count $what)" 0 "restic's $what"
+counts=(files_new files_changed dirs_new)
+# restic keeps the device number with each directory, and a mount gets whichever is free.
+[[ $(stat -c %d .) != "$device" ]] || counts+=(dirs_changed)
+for what in "${counts[@]}"; do
+    assert_eq "$(restic_count "$what")" 0 "restic's $what"
 done
 run_rclone
 if grep -q ': Copied' "$T/said"; then
