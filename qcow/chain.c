@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "qcow/base/bytes.h"
 #include "qcow/base/cleanup.h"
@@ -34,8 +33,7 @@ static int open_data_file(struct qcow_image *image, struct layer *layer,
         return error_set(err, -EIO, "'%s': no answer for external data file '%s'", layer->file.name,
                          layer->hdr.data_name);
     }
-    return source_init(&layer->data, layer->data_file.fd, layer->data_file.name,
-                       cache_new_file_id(image->cache), err);
+    return source_init_file(&layer->data, &layer->data_file, cache_new_file_id(image->cache), err);
 }
 
 static int open_qcow2(struct qcow_image *image, struct layer *layer,
@@ -66,16 +64,18 @@ int chain_open_layer(struct qcow_image *image, struct qcow_file *file,
 {
     struct layer *layers = reallocarray(image->layers, image->n_layers + 1, sizeof(*layers));
     if (!layers) {
-        close(file->fd);
-        free(file->name);
+        qcow_file_close(file);
         return error_set(err, -ENOMEM, "out of memory");
     }
     image->layers = layers;
     struct layer *layer = &layers[image->n_layers];
     *layer = (struct layer){.file = *file, .data_file = {.fd = -1}};
     *file = (struct qcow_file){.fd = -1};
-    int r = source_init(&layer->src, layer->file.fd, layer->file.name,
-                        cache_new_file_id(image->cache), err);
+    int r = source_init_file(&layer->src, &layer->file, cache_new_file_id(image->cache), err);
+    /* Nobody has such an image, and what watches the tables of one looks at its file. */
+    if (r == 0 && layer->file.remote && layer->file.format != QCOW_FORMAT_RAW)
+        r = error_set(err, -ENOTSUP, "'%s': only raw images are read from a remote",
+                      layer->file.name);
     if (r == 0 && layer->file.format == QCOW_FORMAT_QCOW2)
         r = open_qcow2(image, layer, opener, err);
     if (r < 0) {
@@ -90,18 +90,11 @@ int chain_open_layer(struct qcow_image *image, struct qcow_file *file,
     return 0;
 }
 
-static void close_file(struct qcow_file *file)
-{
-    if (file->fd >= 0)
-        close(file->fd);
-    free(file->name);
-}
-
 void chain_close_layer(struct qcow_cache *cache, struct layer *layer)
 {
     cache_forget_file(cache, layer->src.id);
-    close_file(&layer->file);
-    close_file(&layer->data_file);
+    qcow_file_close(&layer->file);
+    qcow_file_close(&layer->data_file);
     header_fini(&layer->hdr);
 }
 
@@ -110,6 +103,8 @@ static int check_loop(const struct qcow_image *image, const struct qcow_file *fi
                       struct error *err)
 {
     struct stat mine, other;
+    if (file->remote)
+        return 0; /* raw: it ends the chain */
     if (fstat(file->fd, &mine) < 0)
         return error_set(err, -EIO, "cannot stat '%s': %s", file->name, strerrordesc_np(errno));
     for (unsigned i = 0; i < image->n_layers; i++) {
@@ -146,7 +141,7 @@ int chain_open(struct qcow_image *image, const struct qcow_opener *opener, struc
             r = error_set(err, -ELOOP, "'%s': the chain is deeper than %d images",
                           image->layers[0].file.name, CHAIN_DEPTH_MAX);
         if (r < 0) {
-            close_file(&file);
+            qcow_file_close(&file);
             return r;
         }
         r = chain_open_layer(image, &file, opener, err);

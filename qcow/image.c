@@ -34,6 +34,16 @@ bool qcow_has_magic(int fd)
     return pread(fd, raw, sizeof(raw), 0) == sizeof(raw) && load_be32(raw) == QCOW_MAGIC;
 }
 
+void qcow_file_close(struct qcow_file *file)
+{
+    if (file->fd >= 0)
+        close(file->fd);
+    if (file->remote)
+        file->remote->close(file->remote->ctx);
+    free(file->name);
+    *file = (struct qcow_file){.fd = -1};
+}
+
 /* Turns the top layer's view from the active disk to that of a snapshot, and watches it. */
 static int use_snapshot(struct qcow_image *image, const struct qcow_snapshot *snapshot,
                         struct error *err)
@@ -62,8 +72,7 @@ int qcow_open(struct qcow_file *file, const struct qcow_opener *opener, struct q
 {
     struct qcow_image *image = calloc(1, sizeof(*image));
     if (!image) {
-        close(file->fd);
-        free(file->name);
+        qcow_file_close(file);
         return error_set(err, -ENOMEM, "out of memory");
     }
     image->cache = cache;

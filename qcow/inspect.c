@@ -55,7 +55,7 @@ static int look(const struct qcow_file *file, struct qcow_info *info, bool *ret_
 {
     struct source src; /* anew each time: the file of a running guest grows */
     *ret_is_steady = true;
-    int r = source_init(&src, file->fd, file->name, 0, err);
+    int r = source_init_file(&src, file, 0, err);
     if (r < 0)
         return r;
     if (file->format == QCOW_FORMAT_RAW) {

@@ -30,12 +30,37 @@ const char *qcow_format_name(enum qcow_format format);
 /* 0 and the format, or -ENOTSUP for any other word than "raw" and "qcow2". */
 int qcow_format_parse(const char *word, enum qcow_format *ret_format);
 
+/*
+ * Bytes that lie somewhere else than in a file of this machine, for a raw image to be read from:
+ * an export of a server, or memory. They do not change and their number is fixed. Made by the
+ * caller of qcow_open() or by its opener and handed over with the qcow_file that names it; close()
+ * then comes exactly once, after the last read. read() and map() are called by any number of
+ * threads at the same time, only for ranges that lie within, and fill @err when they fail.
+ */
+struct qcow_remote {
+    uint64_t host_size; /* bytes */
+    /* All @len bytes: 0, or -EIO. */
+    int (*read)(void *ctx, uint64_t host_off, void *buf, size_t len, struct error *err);
+    /*
+     * Whether there is data at @host_off, or zeros, and for how many bytes on that is certain: at
+     * least 1, at most @max_len. 0, or -EIO.
+     */
+    int (*map)(void *ctx, uint64_t host_off, uint64_t max_len, bool *ret_is_data, uint64_t *ret_len,
+               struct error *err);
+    void (*close)(void *ctx); /* frees this struct as well */
+    void *ctx;
+};
+
 /* An opened file that holds an image. */
 struct qcow_file {
-    int fd;                  /* readable; a regular file or a block device */
+    int fd;                  /* readable; a regular file or a block device; -1 with a remote */
     enum qcow_format format; /* as declared by somebody who knows; never probed */
     char *name;              /* for messages */
+    const struct qcow_remote *remote; /* holds the bytes of a raw image in place of fd, or NULL */
 };
+
+/* Closes what is open in @file and frees its name; nothing of it is left. */
+void qcow_file_close(struct qcow_file *file);
 
 enum qcow_ref_kind {
     QCOW_REF_BACKING, /* the next image of the chain */
@@ -53,7 +78,7 @@ struct qcow_ref {
 };
 
 /*
- * Answers a reference: 0 with an open file in @ret_file (descriptor and name are handed over), 1
+ * Answers a reference: 0 with an open file in @ret_file (all it holds is handed over), 1
  * for "there is none" (only for a backing reference; the image then ends the chain), or a
  * negative errno. It is asked for the backing file of every qcow2 layer, named or not, so that a
  * caller who knows the chain from elsewhere can put that in place of what the image says.
@@ -122,7 +147,7 @@ void qcow_cache_destroy(struct qcow_cache *cache); /* after the last image; NULL
 size_t qcow_cache_used(struct qcow_cache *cache);  /* bytes held now */
 
 /*
- * Opens an image with its whole chain. Takes @file (descriptor and name, also on failure).
+ * Opens an image with its whole chain. Takes @file (with all it holds, also on failure).
  *
  * @opener    asked for each reference; borrowed for the call
  * @cache     borrowed until qcow_close()
@@ -131,8 +156,8 @@ size_t qcow_cache_used(struct qcow_cache *cache);  /* bytes held now */
  *            data was read, and give -ESTALE once somebody deleted it.
  *
  * 0, -EBADMSG (damaged; the text names table, offset and value), -ENOTSUP (encrypted, unknown
- * feature, compression or reference), -ELOOP (a chain that bites its tail or is deeper than 200),
- * -ESTALE (no such snapshot any more), -EIO, -ENOMEM, or what the opener said.
+ * feature, compression or reference, qcow2 in a remote), -ELOOP (a chain that bites its tail or is
+ * deeper than 200), -ESTALE (no such snapshot any more), -EIO, -ENOMEM, or what the opener said.
  */
 int qcow_open(struct qcow_file *file, const struct qcow_opener *opener, struct qcow_cache *cache,
               const struct qcow_snapshot *snapshot, struct qcow_image **ret_image,
@@ -143,8 +168,8 @@ void qcow_close(struct qcow_image *image); /* NULL is fine */
 uint64_t qcow_size(const struct qcow_image *image);
 
 /*
- * Number of layers, and the open descriptor and format of layer @depth (0 is the image itself),
- * borrowed; for locks and for stat. Data files are not layers.
+ * Number of layers, and the open file of layer @depth (0 is the image itself), borrowed; for
+ * locks and for stat. Data files are not layers.
  */
 unsigned qcow_depth(const struct qcow_image *image);
 const struct qcow_file *qcow_layer_file(const struct qcow_image *image, unsigned depth);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "qcow/base/bytes.h"
+#include "qcow/qcow.h"
 
 int source_init(struct source *src, int fd, const char *name, uint64_t id, struct error *err)
 {
@@ -24,18 +25,46 @@ int source_init(struct source *src, int fd, const char *name, uint64_t id, struc
     return 0;
 }
 
+int source_init_file(struct source *src, const struct qcow_file *file, uint64_t id,
+                     struct error *err)
+{
+    if (!file->remote)
+        return source_init(src, file->fd, file->name, id, err);
+    *src = (struct source){.fd = -1,
+                           .remote = file->remote,
+                           .host_size = file->remote->host_size,
+                           .id = id,
+                           .name = file->name};
+    return 0;
+}
+
 uint64_t source_size_now(const struct source *src)
 {
+    if (src->remote)
+        return src->host_size;
     struct source now;
     if (source_init(&now, src->fd, src->name, src->id, NULL) < 0)
         return src->host_size;
     return now.host_size;
 }
 
+/* What lies past the end is not asked for. */
+static ssize_t read_remote(const struct source *src, uint64_t host_off, void *buf, size_t len,
+                           struct error *err)
+{
+    if (host_off >= src->host_size)
+        return 0;
+    size_t within = (size_t)min_u64(len, src->host_size - host_off);
+    int r = src->remote->read(src->remote->ctx, host_off, buf, within, err);
+    return r < 0 ? r : (ssize_t)within;
+}
+
 /* Bytes read: fewer than asked only at the end of the file. */
 static ssize_t read_fully(const struct source *src, uint64_t host_off, void *buf, size_t len,
                           struct error *err)
 {
+    if (src->remote)
+        return read_remote(src, host_off, buf, len, err);
     size_t done = 0;
     while (done < len) {
         ssize_t n = pread(src->fd, (char *)buf + done, len - done, (off_t)(host_off + done));
@@ -106,6 +135,10 @@ int source_map(const struct source *src, uint64_t host_off, uint64_t max_len, bo
     *ret_len = max_len;
     if (host_off >= src->host_size)
         return 0;
+    if (src->remote)
+        return src->remote->map(src->remote->ctx, host_off,
+                                min_u64(max_len, src->host_size - host_off), ret_is_data, ret_len,
+                                err);
     off_t at = (off_t)host_off;
     off_t data = lseek(src->fd, at, SEEK_DATA);
     if (data < 0 && errno == ENXIO)

@@ -160,6 +160,27 @@ const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
     return NULL;
 }
 
+/*
+ * A disk that has no file: its guest may write at any time and nobody would tell. So it counts as
+ * changed by each instant that was taken meanwhile (the nodes of two have other serials), or was
+ * first seen.
+ */
+static int find_mtime(struct tree *tree, const struct inode *inode,
+                      const struct catalog_entry *entry, struct timespec *ret_mtime,
+                      struct error *err)
+{
+    *ret_mtime = entry->mtime;
+    if (!entry->is_undated)
+        return 0;
+    auto_free char *part = NULL;
+    if (asprintf(&part, "now/%s", inode->target) < 0) {
+        part = NULL;
+        return error_set(err, -ENOMEM, "out of memory");
+    }
+    uint64_t hash = inode_hash(inode->serial, "now");
+    return attr_find_stamp(tree, inode->domain_id, part, hash, ret_mtime, err);
+}
+
 int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalog_entry *entry,
                      const struct session_peek *peek, struct error *err)
 {
@@ -176,8 +197,10 @@ int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalo
         return error_set(err, -ESTALE, "the disk or snapshot is gone");
     if (entry->failure)
         return error_set(err, entry->failure, "the disk cannot be inspected");
-    attr = (struct session_attr){
-        .guest_size = entry->guest_size, .mtime = entry->mtime, .blocks = entry->blocks};
+    attr = (struct session_attr){.guest_size = entry->guest_size, .blocks = entry->blocks};
+    int r = find_mtime(tree, inode, entry, &attr.mtime, err);
+    if (r < 0)
+        return r;
     inode_show(tree->inodes, inode, &attr);
     return 0;
 }

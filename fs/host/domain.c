@@ -79,7 +79,8 @@ static bool is_same_text(const char *a, const char *b)
 static bool is_same_disk(const struct disk *a, const struct disk *b)
 {
     if (!is_same_text(a->target, b->target) || !is_same_text(a->unsupported, b->unsupported) ||
-        a->n_layers != b->n_layers || a->is_chain_complete != b->is_chain_complete ||
+        a->is_remote != b->is_remote || a->capacity != b->capacity || a->n_layers != b->n_layers ||
+        a->is_chain_complete != b->is_chain_complete ||
         a->is_format_disputed != b->is_format_disputed)
         return false;
     for (size_t i = 0; i < a->n_layers; i++)

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qcow/qcow.h"
 
@@ -25,6 +26,8 @@ struct disk_layer {
 struct disk {
     char *target;              /* "vda": unique within the domain */
     char *unsupported;         /* why it cannot be served (network disk, lun, ...), or NULL */
+    bool is_remote;            /* unsupported, but a running hypervisor can read it for us */
+    uint64_t capacity;         /* bytes, of a remote disk of a running domain; 0: not known */
     struct disk_layer *layers; /* [0] is the top; at least one unless unsupported */
     size_t n_layers;
     bool is_chain_complete;  /* the XML names the whole chain: what images say is not used */

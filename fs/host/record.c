@@ -2,6 +2,7 @@
 #include "fs/host/record.h"
 
 #include <errno.h>
+#include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,6 +90,22 @@ static int read_disks(virDomainPtr dom, const char *xml, struct domain *domain, 
     return 0;
 }
 
+/* The image of such a disk cannot be asked. Nothing comes of it if libvirt does not know either. */
+static void read_capacities(virDomainPtr dom, struct domain *domain)
+{
+    for (size_t i = 0; i < domain->n_disks && domain->state != DOMAIN_SHUTOFF; i++) {
+        struct disk *disk = &domain->disks[i];
+        virDomainBlockInfo info;
+        if (!disk->is_remote || disk->n_layers > 0)
+            continue;
+        if (virDomainGetBlockInfo(dom, disk->target, &info, 0) == 0)
+            disk->capacity = info.capacity;
+        else
+            log_debug("domain '%s': no size of disk '%s': %s", domain->name, disk->target,
+                      virGetLastErrorMessage());
+    }
+}
+
 /* The disks are those of the running domain, `xml` is what it starts from next time. */
 static int read_definition(virDomainPtr dom, struct domain *domain, struct error *err)
 {
@@ -103,6 +120,7 @@ static int read_definition(virDomainPtr dom, struct domain *domain, struct error
         r = read_disks(dom, live ? live : inactive, domain, err);
     if (r < 0)
         return r;
+    read_capacities(dom, domain);
     domain->xml = inactive ? take_ptr(inactive) : take_ptr(live);
     domain->has_manager = xml_has_manager(domain->xml);
     return 0;

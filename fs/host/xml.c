@@ -87,20 +87,41 @@ int xml_disk_target(const xmlNode *disk, char **ret_target, struct error *err)
     return 0;
 }
 
-/* Notes why a disk cannot be served; the first reason stays. */
-__attribute__((format(printf, 3, 4))) static int reject(struct disk *disk, struct error *err,
-                                                        const char *fmt, ...)
+/* What nobody can serve counts more than what only a running hypervisor can; else the first. */
+__attribute__((format(printf, 4, 0))) static int note_reason(struct disk *disk, bool is_remote,
+                                                             struct error *err, const char *fmt,
+                                                             va_list ap)
 {
-    if (disk->unsupported)
+    if (disk->unsupported && (is_remote || !disk->is_remote))
         return 0;
-    va_list ap;
-    va_start(ap, fmt);
-    int len = vasprintf(&disk->unsupported, fmt, ap);
-    va_end(ap);
-    if (len >= 0)
+    free(disk->unsupported);
+    disk->is_remote = is_remote;
+    if (vasprintf(&disk->unsupported, fmt, ap) >= 0)
         return 0;
     disk->unsupported = NULL;
     return no_memory(err);
+}
+
+/* Notes why a disk cannot be served. */
+__attribute__((format(printf, 3, 4))) static int reject(struct disk *disk, struct error *err,
+                                                        const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int r = note_reason(disk, false, err, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+/* Notes why a disk can be served only by way of a running hypervisor. */
+__attribute__((format(printf, 3, 4))) static int reject_remote(struct disk *disk, struct error *err,
+                                                               const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int r = note_reason(disk, true, err, fmt, ap);
+    va_end(ap);
+    return r;
 }
 
 /*
@@ -134,7 +155,8 @@ static int find_volume(const xmlNode *source, const struct xml_volumes *volumes,
     if (r < 0 || !pool || !volume)
         return r;
     if (mode && strcmp(mode, "direct") == 0)
-        return reject(disk, err, "volume '%s' of pool '%s' is used over the network", volume, pool);
+        return reject_remote(disk, err, "volume '%s' of pool '%s' is used over the network", volume,
+                             pool);
     auto_free char *path = NULL;
     struct error why = {0};
     r = volumes->find_path(volumes->ctx, pool, volume, &path, &why);
@@ -179,6 +201,8 @@ static int read_location(const xmlNode *holder, const struct xml_volumes *volume
         return read_path(source, "dev", disk, ret_path, err);
     if (strcmp(type, "volume") == 0)
         return find_volume(source, volumes, disk, ret_path, err);
+    if (strcmp(type, "network") == 0 || strcmp(type, "nvme") == 0)
+        return reject_remote(disk, err, "its source of type '%s' is not a local file", type);
     return reject(disk, err, "its source of type '%s' is not a local file", type);
 }
 
@@ -203,7 +227,7 @@ static int add_layer(struct disk *disk, char *path, const char *format, struct e
     if (!format)
         return reject(disk, err, "'%s' has no declared format", owned);
     if (qcow_format_parse(format, &parsed) < 0)
-        return reject(disk, err, "'%s' has format '%s', not raw or qcow2", owned, format);
+        return reject_remote(disk, err, "'%s' has format '%s', not raw or qcow2", owned, format);
     return append_layer(disk, take_ptr(owned), parsed, err);
 }
 

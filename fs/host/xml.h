@@ -20,7 +20,8 @@ struct xml_volumes {
 
 /*
  * The disks of a domain in the order of the XML, without CD-ROM and floppy drives and drives
- * without a medium. What cannot be served is kept with the reason in `unsupported`.
+ * without a medium. What cannot be served is kept with the reason in `unsupported`; `capacity` is
+ * not filled.
  *
  * 0 and an array for domain_free_disks(); -EBADMSG if this is no domain's XML; -ENOMEM.
  */

@@ -137,8 +137,20 @@ static int inspect_layer(const struct disk_layer *layer, struct inspection *ret_
     return 0;
 }
 
+/* What libvirt says is all there is: the size. */
+static int inspect_remote(const struct disk *disk, struct inspection *ret_found, struct error *err)
+{
+    if (disk->capacity == 0)
+        return error_set(err, -EOPNOTSUPP, "%s", disk->unsupported);
+    ret_found->info.guest_size = align_up(min_u64(disk->capacity, INT64_MAX), 512);
+    ret_found->host_blocks = ret_found->info.guest_size / 1024; /* neither empty nor full */
+    return 0;
+}
+
 static int inspect_disk(const struct disk *disk, struct inspection *ret_found, struct error *err)
 {
+    if (disk->is_remote && disk->n_layers == 0)
+        return inspect_remote(disk, ret_found, err);
     if (disk->n_layers == 0)
         return error_set(err, -EOPNOTSUPP, "%s",
                          disk->unsupported ? disk->unsupported : "no image known");
@@ -188,6 +200,7 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
     entry->reason = failure ? strdup(reason) : NULL; /* without memory for it, just the errno */
     entry->mtime = found->top.st_mtim;               /* zero if the file was not reached */
     if (failure == 0) {
+        entry->is_undated = found->top.st_mode == 0;
         entry->guest_size = found->info.guest_size;
         entry->blocks =
             estimate_blocks(found->info.guest_size, found->host_blocks, found->occupancy);

@@ -24,6 +24,7 @@ struct catalog_entry {
      * now: of the disk's own top layer (block device: of its node); else the snapshot's creation.
      */
     struct timespec mtime;
+    bool is_undated; /* nothing says when it was changed: mtime is zero */
     uint64_t blocks; /* st_blocks, 512 bytes each, by the contract's rule (section 4) */
     uint64_t ino;    /* stable hash of (domain, target, snapshot) */
     int failure;     /* 0, or the negative errno of the disk's inspection: size is unknown */

@@ -57,8 +57,7 @@ static int open_held_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file
     enum qemulock_hold hold = is_top ? opening->request->top_hold : QEMULOCK_NO_WRITERS;
     r = hold_file(opening->image, file.fd, file.name, hold, err);
     if (r < 0) {
-        close(file.fd);
-        free(file.name);
+        qcow_file_close(&file);
         return r;
     }
     *ret_file = file;
@@ -79,9 +78,8 @@ static int open_top(struct disk_image *image, const struct disk_image_request *r
     int r = hold_file(image, fd, name, request->top_hold, err);
     if (r < 0)
         return r;
-    ret_file->fd = take_fd(fd);
-    ret_file->name = take_ptr(name);
-    ret_file->format = top->format;
+    *ret_file =
+        (struct qcow_file){.fd = take_fd(fd), .format = top->format, .name = take_ptr(name)};
     return 0;
 }
 

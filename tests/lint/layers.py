@@ -32,6 +32,7 @@ HOMES = {
     r"libvirt/.*": ["fs/host", "tests/unit/host"],
     r"libxml/.*": ["fs/host", "tests/unit/host"],
     r"jansson\.h": ["fs/session", "tests"],
+    r"libnbd\.h": ["fs/session/nbd"],
     r"openssl/.*": ["fs/session", "fs/state", "tests"],
     r"zlib\.h|zstd\.h": ["qcow/inflate", "tests"],
     r"syslog\.h": ["fs/log"],
