@@ -6,9 +6,12 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "fs/alive.h"
 #include "fs/daemon.h"
 #include "fs/fuse/mount.h"
+#include "fs/fuse/mountpoint.h"
 #include "fs/host/directory.h"
 #include "fs/host/file.h"
 #include "fs/host/libvirt.h"
@@ -18,6 +21,7 @@
 #include "fs/session/registry.h"
 #include "fs/session/stamps.h"
 #include "fs/signals.h"
+#include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 #include "qcow/qcow.h"
 
@@ -52,6 +56,7 @@ struct program {
     struct registry *registry;
     struct stamps *stamps;
     struct mount *mount;
+    struct alive *alive;
 };
 
 static void relay_changed(void *ctx, const struct domain *domain)
@@ -175,6 +180,14 @@ static int attach_mount(struct program *p, struct error *err)
     return mount_open(&config, &p->mount, err);
 }
 
+/* From the mount on, `--wait` waits for us; where that cannot be, serving is still worth it. */
+static void begin_alive(struct program *p)
+{
+    struct error err = {0};
+    if (alive_begin(p->options.state_dir, mount_path(p->mount), &p->alive, &err) < 0)
+        log_warn("%s: virtsnapfs --wait will not wait for this server", err.text);
+}
+
 static int start(struct program *p, struct error *err)
 {
     if (qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
@@ -188,6 +201,7 @@ static int start(struct program *p, struct error *err)
         return EXIT_SYSTEM;
     if (attach_mount(p, err) < 0)
         return EXIT_NO_MOUNT;
+    begin_alive(p);
     return file_forbid_tree(mount_path(p->mount), err) < 0 ? EXIT_SYSTEM : EXIT_FINE;
 }
 
@@ -249,6 +263,31 @@ static void tear_down(struct program *p)
     if (p->host)
         p->host->ops->close(p->host);
     qcow_cache_destroy(p->cache);
+    alive_end(p->alive);
+}
+
+/*
+ * `--wait`. A mount of ours whose server is not to be found with this state= is no reason to say
+ * that all is done.
+ */
+static int wait_for_servers(const struct options *options)
+{
+    struct error err = {0};
+    auto_free char *path = mountpoint_resolve(options->mountpoint);
+    if (!path) {
+        log_error("no such mountpoint: '%s': %s", options->mountpoint, strerrordesc_np(errno));
+        return EXIT_SYSTEM;
+    }
+    size_t n_servers;
+    if (alive_wait(options->state_dir, path, &n_servers, &err) < 0) {
+        log_error("%s", err.text);
+        return EXIT_SYSTEM;
+    }
+    dev_t dev;
+    if (n_servers > 0 || !mountpoint_find_device(path, &dev) || mountpoint_is_dead(path))
+        return EXIT_FINE;
+    log_error("'%s' is served by a program with another state=; name that one", path);
+    return EXIT_SYSTEM;
 }
 
 static int run(struct program *p)
@@ -269,6 +308,26 @@ static int run(struct program *p)
     return status;
 }
 
+static int act(struct program *p)
+{
+    switch (p->options.action) {
+    case OPTIONS_SERVE:
+        return run(p);
+    case OPTIONS_RECOVER:
+        log_error("--recover needs a host that can undo changes: none here");
+        return EXIT_SYSTEM;
+    case OPTIONS_WAIT:
+        return wait_for_servers(&p->options);
+    case OPTIONS_HELP:
+        options_print_help(stdout);
+        break;
+    case OPTIONS_VERSION:
+        printf("virtsnapfs %s\n", VIRTSNAPFS_VERSION);
+        break;
+    }
+    return EXIT_FINE;
+}
+
 int main(int argc, char **argv)
 {
     /*
@@ -285,12 +344,8 @@ int main(int argc, char **argv)
     if (r < 0) {
         log_error("%s", err.text);
         status = r == -EINVAL ? EXIT_USAGE : EXIT_SYSTEM;
-    } else if (p.options.action == OPTIONS_HELP) {
-        options_print_help(stdout);
-    } else if (p.options.action == OPTIONS_VERSION) {
-        printf("virtsnapfs %s\n", VIRTSNAPFS_VERSION);
     } else {
-        status = run(&p);
+        status = act(&p);
     }
     options_fini(&p.options);
     mutex_fini(&p.relay.lock);

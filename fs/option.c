@@ -18,6 +18,8 @@ enum { DURATION_MAX_S = 315360000 };
 enum { TIMEOUT_MAX_S = 2592000 };
 /* More instants than any host has domains. */
 enum { MAX_OPEN_MAX = 1000000 };
+/* No file system is larger, and sums cannot overflow. */
+static const uint64_t min_free_max = 1ULL << 62;
 
 static int parse_u64(const char *text, int base, uint64_t max, const char **ret_end, uint64_t *ret)
 {
@@ -84,36 +86,78 @@ static int parse_duration(const struct option_value *v, unsigned min_s, unsigned
     return 0;
 }
 
-static int refuse_word(const struct option_value *v, const char *words, struct error *err)
+/* What a word stands for; the last one of a list has no word. */
+struct choice {
+    const char *word;
+    int value;
+};
+
+static int choose(const struct option_value *v, const struct choice *choices, int *ret_value,
+                  struct error *err)
 {
+    char words[100] = "";
+    size_t len = 0;
+    for (const struct choice *c = choices; c->word; c++) {
+        if (strcmp(v->text, c->word) == 0) {
+            *ret_value = c->value;
+            return 0;
+        }
+        const char *glue = c == choices ? "" : c[1].word ? ", " : " or ";
+        len += (size_t)snprintf(words + len, sizeof(words) - len, "%s%s", glue, c->word);
+    }
     return error_set(err, -EINVAL, "option %s: '%s' is not %s", v->name, v->text, words);
 }
 
 static int set_live(const struct option_value *v, struct error *err)
 {
-    if (strcmp(v->text, "auto") == 0)
-        v->options->live = OPTIONS_LIVE_AUTO;
-    else if (strcmp(v->text, "overlay") == 0)
-        v->options->live = OPTIONS_LIVE_OVERLAY;
-    else
-        return refuse_word(v, "auto or overlay", err);
-    return 0;
+    static const struct choice choices[] = {{"auto", OPTIONS_LIVE_AUTO},
+                                            {"overlay", OPTIONS_LIVE_OVERLAY},
+                                            {"backup", OPTIONS_LIVE_BACKUP},
+                                            {"copy", OPTIONS_LIVE_COPY},
+                                            {"managedsave", OPTIONS_LIVE_MANAGEDSAVE},
+                                            {NULL, 0}};
+    int value = 0;
+    int r = choose(v, choices, &value, err);
+    if (r == 0)
+        v->options->live = (enum options_live)value;
+    return r;
 }
 
 static int set_cold(const struct option_value *v, struct error *err)
 {
-    return strcmp(v->text, "lock") == 0 ? 0 : refuse_word(v, "lock", err);
+    static const struct choice choices[] = {{"lock", OPTIONS_COLD_LOCK},
+                                            {"internal", OPTIONS_COLD_INTERNAL},
+                                            {"overlay", OPTIONS_COLD_OVERLAY},
+                                            {NULL, 0}};
+    int value = 0;
+    int r = choose(v, choices, &value, err);
+    if (r == 0)
+        v->options->cold = (enum options_cold)value;
+    return r;
+}
+
+static int set_quiesce(const struct option_value *v, struct error *err)
+{
+    static const struct choice choices[] = {{"try", OPTIONS_QUIESCE_TRY},
+                                            {"require", OPTIONS_QUIESCE_REQUIRE},
+                                            {"never", OPTIONS_QUIESCE_NEVER},
+                                            {NULL, 0}};
+    int value = 0;
+    int r = choose(v, choices, &value, err);
+    if (r == 0)
+        v->options->quiesce = (enum options_quiesce)value;
+    return r;
 }
 
 static int set_format(const struct option_value *v, struct error *err)
 {
-    if (strcmp(v->text, "raw") == 0)
-        v->options->format = OPTIONS_FORMAT_RAW;
-    else if (strcmp(v->text, "qcow2") == 0)
-        v->options->format = OPTIONS_FORMAT_QCOW2;
-    else
-        return refuse_word(v, "raw or qcow2", err);
-    return 0;
+    static const struct choice choices[] = {
+        {"raw", OPTIONS_FORMAT_RAW}, {"qcow2", OPTIONS_FORMAT_QCOW2}, {NULL, 0}};
+    int value = 0;
+    int r = choose(v, choices, &value, err);
+    if (r == 0)
+        v->options->format = (enum options_format)value;
+    return r;
 }
 
 static int set_join(const struct option_value *v, struct error *err)
@@ -145,16 +189,27 @@ static int set_max_open(const struct option_value *v, struct error *err)
     return r;
 }
 
-static int set_cache(const struct option_value *v, struct error *err)
+static int parse_bytes(const struct option_value *v, uint64_t max, uint64_t *ret_len,
+                       struct error *err)
 {
     static const struct unit units[] = {
         {'k', 1 << 10}, {'m', 1 << 20}, {'g', 1 << 30}, {'t', 1ULL << 40}, {0, 0}};
-    if (parse_scaled(v->text, units, SIZE_MAX, &v->options->cache_len) < 0)
+    if (parse_scaled(v->text, units, max, ret_len) < 0)
         return error_set(err, -EINVAL,
                          "option %s: '%s' is not a number of bytes, such as 1048576, 512K, 64M "
                          "or 1G",
                          v->name, v->text);
     return 0;
+}
+
+static int set_cache(const struct option_value *v, struct error *err)
+{
+    return parse_bytes(v, SIZE_MAX, &v->options->cache_len, err);
+}
+
+static int set_min_free(const struct option_value *v, struct error *err)
+{
+    return parse_bytes(v, min_free_max, &v->options->min_free_len, err);
 }
 
 /* 2^32 - 1 stands for "leave as it is" in chown(2) and is nobody's number. */
@@ -265,6 +320,28 @@ static int set_version(const struct option_value *v, struct error *err)
     return 0;
 }
 
+/* The one that is not to serve; help and version come before it, wherever they stand. */
+static int set_errand(const struct option_value *v, enum options_action errand, struct error *err)
+{
+    enum options_action *action = &v->options->action;
+    if (*action == OPTIONS_HELP || *action == OPTIONS_VERSION)
+        return 0;
+    if (*action != OPTIONS_SERVE && *action != errand)
+        return error_set(err, -EINVAL, "--recover and --wait exclude each other");
+    *action = errand;
+    return 0;
+}
+
+static int set_recover(const struct option_value *v, struct error *err)
+{
+    return set_errand(v, OPTIONS_RECOVER, err);
+}
+
+static int set_wait(const struct option_value *v, struct error *err)
+{
+    return set_errand(v, OPTIONS_WAIT, err);
+}
+
 static int set_debug(const struct option_value *v, struct error *err)
 {
     (void)err;
@@ -275,12 +352,14 @@ static int set_debug(const struct option_value *v, struct error *err)
 static const struct option known[] = {
     {"live", true, set_live},
     {"cold", true, set_cold},
+    {"quiesce", true, set_quiesce},
     {"format", true, set_format},
     {"join", true, set_join},
     {"linger", true, set_linger},
     {"max_hold", true, set_max_hold},
     {"timeout", true, set_timeout},
     {"max_open", true, set_max_open},
+    {"min_free", true, set_min_free},
     {"cache", true, set_cache},
     {"backing_dir", true, add_backing_dir},
     {"scratch", true, set_scratch},
@@ -291,6 +370,8 @@ static const struct option known[] = {
     {"allow_other", false, set_allow_other},
     {"ro", false, set_ro},
     {"debug", false, set_debug}, /* libfuse's own name for -d */
+    {"recover", false, set_recover},
+    {"wait", false, set_wait},
     {"help", false, set_help},
     {"version", false, set_version},
     {NULL, false, NULL},

@@ -139,11 +139,8 @@ static int read_arguments(struct options *options, struct arguments *rest, struc
 }
 
 /* Paths must outlive the change to / of a daemon. */
-static int finish_positionals(struct options *options, struct error *err)
+static int finish_mountpoint(struct options *options, struct error *err)
 {
-    if (!options->source || !options->mountpoint)
-        return error_set(err, -EINVAL, "%s is missing (see virtsnapfs --help)",
-                         options->source ? "MOUNTPOINT" : "SOURCE");
     char *mountpoint;
     int r = option_make_absolute(options->mountpoint, &mountpoint, err);
     if (r < 0) {
@@ -152,11 +149,16 @@ static int finish_positionals(struct options *options, struct error *err)
     }
     free(options->mountpoint);
     options->mountpoint = mountpoint;
+    return 0;
+}
+
+static int finish_source(struct options *options, struct error *err)
+{
     size_t len = strlen(dir_prefix);
     if (strncmp(options->source, dir_prefix, len) != 0)
         return *options->source ? 0 : error_set(err, -EINVAL, "SOURCE is empty");
     auto_free char *path = NULL;
-    r = option_make_absolute(options->source + len, &path, err);
+    int r = option_make_absolute(options->source + len, &path, err);
     if (r < 0) {
         error_prefix(err, "SOURCE '%s'", options->source);
         return r;
@@ -168,6 +170,26 @@ static int finish_positionals(struct options *options, struct error *err)
     options->source = source;
     options->dir = source + len;
     return 0;
+}
+
+static int refuse_missing(const char *what, struct error *err)
+{
+    return error_set(err, -EINVAL, "%s is missing (see virtsnapfs --help)", what);
+}
+
+static int finish_positionals(struct options *options, struct error *err)
+{
+    bool is_alone = options->action == OPTIONS_RECOVER || options->action == OPTIONS_WAIT;
+    if (is_alone && options->mountpoint)
+        return error_set(err, -EINVAL, "one argument too many: '%s'", options->mountpoint);
+    if (options->action == OPTIONS_WAIT)
+        options->mountpoint = take_ptr(options->source);
+    if (options->action != OPTIONS_WAIT && !options->source)
+        return refuse_missing("SOURCE", err);
+    if (options->action != OPTIONS_RECOVER && !options->mountpoint)
+        return refuse_missing("MOUNTPOINT", err);
+    int r = options->mountpoint ? finish_mountpoint(options, err) : 0;
+    return r == 0 && options->source ? finish_source(options, err) : r;
 }
 
 /* Contract section 7, row `state=`. */
@@ -198,13 +220,14 @@ int options_parse(int argc, char *const *argv, struct options *ret_options, stru
         .timeout_s = 30,
         .max_open = 16,
         .cache_len = 64 << 20,
+        .min_free_len = OPTIONS_MIN_FREE_DEFAULT,
         .uid = geteuid(),
         .gid = getegid(),
         .umask = 077,
     };
     struct arguments rest = {.next = argv + (argc > 0), .end = argv + argc};
     int r = read_arguments(ret_options, &rest, err);
-    if (r < 0 || ret_options->action != OPTIONS_SERVE)
+    if (r < 0 || ret_options->action == OPTIONS_HELP || ret_options->action == OPTIONS_VERSION)
         return r;
     r = finish_positionals(ret_options, err);
     if (r == 0 && !ret_options->state_dir)
@@ -227,6 +250,8 @@ void options_fini(struct options *options)
 void options_print_help(FILE *to)
 {
     fputs("usage: virtsnapfs [-o OPT[,OPT...]] [-f] [-d] [-s] SOURCE MOUNTPOINT\n"
+          "       virtsnapfs [-o OPT[,OPT...]] --recover SOURCE\n"
+          "       virtsnapfs [-o state=DIR] --wait MOUNTPOINT\n"
           "\n"
           "Shows each libvirt domain as a directory, its disks as files: cp snapshots/now.raw\n"
           "\n"
@@ -236,14 +261,21 @@ void options_print_help(FILE *to)
           "  -f   stay in the foreground       -h, --help      this text\n"
           "  -d   the same, and log all        -V, --version   version\n"
           "  -s   a single thread\n"
+          "  --recover   brings the domains back that a server left which was killed\n"
+          "  --wait      waits until the server of MOUNTPOINT has ended\n"
           "\n"
           "Options, as -o NAME=VALUE or --NAME=VALUE:\n"
-          "  live=auto|overlay   how the disks of a running domain are held (auto)\n"
-          "  cold=lock           how those of a stopped one are (lock)\n"
+          "  live=auto|overlay|backup|copy|managedsave\n"
+          "                      how the disks of a running domain are held (auto)\n"
+          "  cold=lock|internal|overlay\n"
+          "                      how those of a stopped one are (lock)\n"
+          "  quiesce=try|require|never\n"
+          "                      the guest freezes its file systems for the instant (try)\n"
           "  join=TIME           an open joins an instant that is younger (60s)\n"
           "  linger=TIME         an instant outlives its last close by this (5s)\n"
           "  max_hold=TIME       an instant ends after this (24h)\n"
           "  max_open=N          instants at once (16)\n"
+          "  min_free=BYTES      kept free where files grow (5 %, but 1G to 20G)\n"
           "  timeout=TIME        for calls that answer at once (30s)\n"
           "  cache=BYTES         memory for tables and clusters (64M)\n"
           "  format=raw|qcow2    dir: what qcow2 content under another name is\n"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The command line: `virtsnapfs [-o OPT[,OPT...]] [-f] [-d] [-s] [-h] [-V] SOURCE MOUNTPOINT`,
- * in any order, each long option also as an -o name. Owned by main(); read-only once parsed.
+ * `--recover SOURCE` or `--wait MOUNTPOINT`, in any order, each long option also as an -o name.
+ * Owned by main(); read-only once parsed.
  */
 #pragma once
 
@@ -13,23 +14,43 @@
 
 #include "qcow/base/error.h"
 
-enum options_action { OPTIONS_SERVE, OPTIONS_HELP, OPTIONS_VERSION };
-enum options_live { OPTIONS_LIVE_AUTO, OPTIONS_LIVE_OVERLAY };
+enum options_action {
+    OPTIONS_SERVE,
+    OPTIONS_RECOVER, /* bring the domains of a source back to what they were, then end */
+    OPTIONS_WAIT,    /* until the server of a mountpoint has ended */
+    OPTIONS_HELP,
+    OPTIONS_VERSION,
+};
+enum options_live {
+    OPTIONS_LIVE_AUTO,
+    OPTIONS_LIVE_OVERLAY,
+    OPTIONS_LIVE_BACKUP,
+    OPTIONS_LIVE_COPY,
+    OPTIONS_LIVE_MANAGEDSAVE,
+};
+enum options_cold { OPTIONS_COLD_LOCK, OPTIONS_COLD_INTERNAL, OPTIONS_COLD_OVERLAY };
+enum options_quiesce { OPTIONS_QUIESCE_TRY, OPTIONS_QUIESCE_REQUIRE, OPTIONS_QUIESCE_NEVER };
+/* min_free_len if the option is not given: a part of each file system. */
+#define OPTIONS_MIN_FREE_DEFAULT UINT64_MAX
+
 enum options_format { OPTIONS_FORMAT_NONE, OPTIONS_FORMAT_RAW, OPTIONS_FORMAT_QCOW2 };
 
 struct options {
-    enum options_action action; /* unless it is OPTIONS_SERVE, the rest may be unset */
-    char *source;               /* libvirt URI, or "dir:" and an absolute path */
+    enum options_action action; /* with HELP and VERSION the rest may be unset */
+    char *source;               /* libvirt URI, or "dir:" and an absolute path; NULL: WAIT */
     const char *dir;            /* the path in @source, or NULL for libvirt */
-    char *mountpoint;           /* absolute */
+    char *mountpoint;           /* absolute; NULL: RECOVER */
     bool is_foreground, is_debug, is_single_thread;
 
     enum options_live live;
+    enum options_cold cold;
+    enum options_quiesce quiesce;
     enum options_format format;
     unsigned join_s, linger_s, max_hold_s, timeout_s;
     unsigned max_open;
-    uint64_t cache_len;  /* bytes */
-    char **backing_dirs; /* absolute */
+    uint64_t cache_len;    /* bytes */
+    uint64_t min_free_len; /* bytes, or OPTIONS_MIN_FREE_DEFAULT */
+    char **backing_dirs;   /* absolute */
     size_t n_backing_dirs;
     char *scratch_dir; /* absolute, or NULL */
     char *state_dir;   /* absolute */

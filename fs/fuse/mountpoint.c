@@ -169,6 +169,18 @@ static bool run_fusermount(const char *path)
     return WIFEXITED(how) && WEXITSTATUS(how) == 0;
 }
 
+char *mountpoint_resolve(const char *path)
+{
+    char *real = realpath(path, NULL);
+    return real ? real : resolve_parent(path);
+}
+
+bool mountpoint_is_dead(const char *real_path)
+{
+    struct stat st;
+    return stat(real_path, &st) < 0 && errno == ENOTCONN;
+}
+
 static void detach_dead(const char *path)
 {
     auto_free char *at = resolve_parent(path);
@@ -183,7 +195,7 @@ static void detach_dead(const char *path)
 int mountpoint_prepare(const char *path, char **ret_real, struct error *err)
 {
     struct stat st;
-    if (stat(path, &st) < 0 && errno == ENOTCONN)
+    if (mountpoint_is_dead(path))
         detach_dead(path);
     if (stat(path, &st) < 0)
         return error_set(err, -errno, "cannot mount on '%s': %s", path, strerrordesc_np(errno));

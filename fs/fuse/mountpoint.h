@@ -33,6 +33,16 @@ void mountinfo_fini(struct mountinfo *info);
  */
 int mountpoint_prepare(const char *path, char **ret_real, struct error *err);
 
+/*
+ * The real path of what is or was mounted on, without asking a mount that is dead or about to go:
+ * of its last part only whether it is a symlink is looked at. Caller frees. NULL: no such path, or
+ * no memory (errno).
+ */
+char *mountpoint_resolve(const char *path);
+
+/* Is the mount of ours at @real_path dead: its server gone without unmounting it? */
+bool mountpoint_is_dead(const char *real_path);
+
 /* The device number of the mount of ours at @real_path; false if there is none. */
 bool mountpoint_find_device(const char *real_path, dev_t *ret_dev);
 /* Is the mount with that device number attached anywhere in our mount namespace? */

@@ -16,6 +16,7 @@ LAYERS = {
     "fs/daemon": ["qcow/base", "fs/log"],
     "fs/signals": ["qcow/base", "fs/log"],
     "fs/state": ["qcow/base"],
+    "fs/alive": ["qcow/base", "fs/state"],
     "fs/host": ["qcow/base", "qcow/qcow.h", "fs/log"],
     "fs/session": ["qcow/base", "qcow/qcow.h", "fs/log", "fs/state", "fs/host/host.h",
                    "fs/host/domain.h", "fs/host/file.h", "fs/host/change.h"],

@@ -63,6 +63,9 @@ static void defaults_are_those_of_the_contract(void **state)
     assert_null(o.dir);
     assert_string_equal(o.mountpoint, "/mnt/vms");
     assert_int_equal(o.live, OPTIONS_LIVE_AUTO);
+    assert_int_equal(o.cold, OPTIONS_COLD_LOCK);
+    assert_int_equal(o.quiesce, OPTIONS_QUIESCE_TRY);
+    assert_true(o.min_free_len == OPTIONS_MIN_FREE_DEFAULT);
     assert_int_equal(o.format, OPTIONS_FORMAT_NONE);
     assert_int_equal(o.join_s, 60);
     assert_int_equal(o.linger_s, 5);
@@ -139,6 +142,73 @@ static void values_may_hold_escaped_commas(void **state)
     options_fini(&o);
 }
 
+static void each_word_has_its_value(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("-o", "live=overlay,cold=internal,quiesce=require", "a:", "/m"));
+    assert_int_equal(o.live, OPTIONS_LIVE_OVERLAY);
+    assert_int_equal(o.cold, OPTIONS_COLD_INTERNAL);
+    assert_int_equal(o.quiesce, OPTIONS_QUIESCE_REQUIRE);
+    options_fini(&o);
+    check_parses(&o, ARGS("-o", "live=backup,cold=overlay,quiesce=never", "a:", "/m"));
+    assert_int_equal(o.live, OPTIONS_LIVE_BACKUP);
+    assert_int_equal(o.cold, OPTIONS_COLD_OVERLAY);
+    assert_int_equal(o.quiesce, OPTIONS_QUIESCE_NEVER);
+    options_fini(&o);
+    check_parses(&o, ARGS("--live=copy", "--cold=overlay", "--cold=lock", "a:", "/m"));
+    assert_int_equal(o.live, OPTIONS_LIVE_COPY);
+    assert_int_equal(o.cold, OPTIONS_COLD_LOCK);
+    options_fini(&o);
+    check_parses(&o, ARGS("--live=managedsave", "--min-free=3G", "a:", "/m"));
+    assert_int_equal(o.live, OPTIONS_LIVE_MANAGEDSAVE);
+    assert_true(o.min_free_len == 3ULL << 30);
+    options_fini(&o);
+    check_parses(&o, ARGS("-o", "live=managedsave,live=auto,min_free=0", "a:", "/m"));
+    assert_int_equal(o.live, OPTIONS_LIVE_AUTO);
+    assert_true(o.min_free_len == 0);
+    options_fini(&o);
+}
+
+static void recover_takes_a_source_only(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("--recover", "qemu:///system", "-o", "state=/s"));
+    assert_int_equal(o.action, OPTIONS_RECOVER);
+    assert_string_equal(o.source, "qemu:///system");
+    assert_null(o.mountpoint);
+    assert_string_equal(o.state_dir, "/s");
+    options_fini(&o);
+    check_parses(&o, ARGS("dir:/a", "--recover"));
+    assert_string_equal(o.dir, "/a");
+    assert_non_null(o.state_dir);
+    options_fini(&o);
+    check_refused("SOURCE is missing", ARGS("--recover"));
+    check_refused("SOURCE is empty", ARGS("--recover", ""));
+    check_refused("one argument too many: '/m'", ARGS("--recover", "a:", "/m"));
+    check_refused("recover takes no value", ARGS("--recover=a:"));
+}
+
+static void wait_takes_a_mountpoint_only(void **state)
+{
+    (void)state;
+    struct options o;
+    assert_int_equal(chdir("/usr"), 0);
+    check_parses(&o, ARGS("--wait", "mnt"));
+    assert_int_equal(o.action, OPTIONS_WAIT);
+    assert_null(o.source);
+    assert_null(o.dir);
+    assert_string_equal(o.mountpoint, "/usr/mnt");
+    assert_non_null(o.state_dir);
+    options_fini(&o);
+    check_refused("MOUNTPOINT is missing", ARGS("--wait"));
+    check_refused("MOUNTPOINT: an empty path", ARGS("--wait", ""));
+    check_refused("one argument too many: '/m'", ARGS("a:", "/m", "--wait"));
+    check_refused("exclude each other", ARGS("--wait", "--recover", "a:"));
+    check_refused("exclude each other", ARGS("--recover", "--wait", "a:"));
+}
+
 /* A daemon changes to /, where a relative path would lead elsewhere. */
 static void paths_become_absolute(void **state)
 {
@@ -177,9 +247,14 @@ static void unknown_words_are_errors(void **state)
 static void senseless_values_are_errors(void **state)
 {
     (void)state;
-    check_list_refused("live=backup", "live: 'backup'");
-    check_list_refused("cold=internal", "cold: 'internal'");
-    check_list_refused("format=vmdk", "format: 'vmdk'");
+    check_list_refused("live=no", "live: 'no' is not auto, overlay, backup, copy or managedsave");
+    check_list_refused("live=", "live: ''");
+    check_list_refused("cold=backup", "cold: 'backup' is not lock, internal or overlay");
+    check_list_refused("quiesce=yes", "quiesce: 'yes' is not try, require or never");
+    check_list_refused("format=vmdk", "format: 'vmdk' is not raw or qcow2");
+    check_list_refused("min_free=5%", "min_free: '5%' is not a number of bytes");
+    check_list_refused("min_free=-1", "min_free");
+    check_list_refused("min_free=9223372036854775807", "min_free");
     check_list_refused("join=", "join: ''");
     check_list_refused("join=-1", "join: '-1'");
     check_list_refused("join=5x", "join: '5x'");
@@ -227,6 +302,9 @@ static void help_and_version_need_nothing_else(void **state)
     check_parses(&o, ARGS("--version"));
     assert_int_equal(o.action, OPTIONS_VERSION);
     options_fini(&o);
+    check_parses(&o, ARGS("--help", "--recover", "--wait"));
+    assert_int_equal(o.action, OPTIONS_HELP);
+    options_fini(&o);
 }
 
 static void state_directory_follows_the_environment(void **state)
@@ -247,6 +325,9 @@ int main(void)
         cmocka_unit_test(long_options_are_the_same_as_words),
         cmocka_unit_test(units_are_understood),
         cmocka_unit_test(values_may_hold_escaped_commas),
+        cmocka_unit_test(each_word_has_its_value),
+        cmocka_unit_test(recover_takes_a_source_only),
+        cmocka_unit_test(wait_takes_a_mountpoint_only),
         cmocka_unit_test(paths_become_absolute),
         cmocka_unit_test(words_of_mount_are_dropped),
         cmocka_unit_test(unknown_words_are_errors),

@@ -1,0 +1,125 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# --wait: until the server of a mountpoint has ended, mounted or not.
+. "$(dirname "$0")/../lib/mount.sh"
+need qemu-img
+
+mkdir "$T/images" "$T/elsewhere"
+make_qcow2 "$T/images/a.qcow2"
+waiters=()
+at_exit 'kill -KILL "${waiters[@]}" 2>/dev/null'
+
+# start_wait ARGUMENT...: sets WAITER.
+start_wait() {
+    # shellcheck disable=SC2086
+    $VIRTSNAPFS -o "state=$T/state" --wait "$@" </dev/null >"$T/log.wait" 2>&1 &
+    WAITER=$!
+    waiters+=("$WAITER")
+}
+# assert_wait STATUS WHAT: the waiter ends with that status.
+assert_wait() {
+    local status=0
+    wait_for 60 is_gone_or_zombie "$WAITER" || fail "$2: still waits"
+    wait "$WAITER" || status=$?
+    assert_eq "$status" "$1" "$2"
+}
+# The server's file, and how many wait for its lock.
+lock_file() {
+    echo "$T"/state/mounts/*-*
+}
+n_blocked() {
+    grep -c -- "-> OFDLCK .*:$(stat -c %i "$(lock_file)") " /proc/locks
+}
+are_blocked() {
+    [[ $(n_blocked) == "$1" ]]
+}
+assert_blocked() {
+    wait_for 30 are_blocked "$1" || fail "$(n_blocked) wait, wanted $1: $(cat /proc/locks)"
+}
+# umount(8) would ask the server, which is stopped.
+umount_of_stopped() {
+    python3 -c 'import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.umount2(os.fsencode(sys.argv[1]), 0):
+    sys.exit(os.strerror(ctypes.get_errno()))' "$MNT" || fail "cannot unmount $MNT"
+}
+
+# Nothing to wait for: no mount ever, a folder that is gone, somebody else's mount.
+start_wait "$T/elsewhere"
+assert_wait 0 'never mounted'
+start_wait "$T/nowhere"
+assert_wait 0 'no such folder'
+start_wait /proc
+assert_wait 0 "another's mount"
+start_wait "$T/nowhere/at/all"
+assert_wait 2 'no way to such a folder'
+
+# Two wait for one that is mounted, by whatever path; its end lets both go.
+mount_start "dir:$T/images"
+assert_eq "$(cat "$(lock_file)")" "$PID" 'number in the file'
+assert_eq "$(stat -c %a "$(lock_file)" "$T/state/mounts" | xargs)" '600 700' 'modes'
+ln -s "$MNT" "$T/link"
+start_wait "$T/link"
+first=$WAITER
+start_wait "$T/elsewhere/../$(basename "$MNT")/"
+assert_blocked 2
+mount_stop
+assert_wait 0 'after umount'
+WAITER=$first
+assert_wait 0 'the other one'
+assert_eq "$(ls "$T/state/mounts")" '' 'files after the end'
+
+# Unmounted, the folder deleted, and the server not done yet.
+mount_start "dir:$T/images"
+kill -STOP "$PID"
+umount_of_stopped
+rmdir "$MNT"
+start_wait "$MNT"
+assert_blocked 1
+start_wait "$MNT"
+assert_blocked 2
+kill -TERM "$WAITER"
+assert_wait 143 'a waiter that was interrupted'
+assert_blocked 1
+WAITER=${waiters[-2]}
+kill -CONT "$PID"
+assert_wait 0 'after the end'
+mount_wait_end 0
+
+# A server that begins meanwhile at the same place is none to wait for.
+mount_start "dir:$T/images"
+old=$PID
+kill -STOP "$old"
+umount_of_stopped
+start_wait "$MNT"
+assert_blocked 1
+mount_start_at "dir:$T/images"
+kill -CONT "$old"
+assert_wait 0 'with a new server at that place'
+wait "$old" || fail 'the old server failed'
+is_serving || fail 'the new server is gone'
+start_wait "$MNT"
+assert_blocked 1
+
+# Killed: there is nobody to wait for, although a dead mount stays. The next server tidies up.
+kill -KILL "$PID"
+wait "$PID" 2>/dev/null || true
+assert_wait 0 'a server that was killed'
+start_wait "$MNT"
+assert_wait 0 'a dead mount'
+[[ -e $(lock_file) ]] || fail 'a killed server leaves its file'
+mount_start_at "dir:$T/images"
+assert_eq "$(cat "$(lock_file)")" "$PID" 'the only file now'
+
+# Another state= does not know this server, and must not say that it has ended.
+status=0
+# shellcheck disable=SC2086
+$VIRTSNAPFS -o "state=$T/other" --wait "$MNT" 2>"$T/err" || status=$?
+assert_eq "$status" 2 'with another state='
+assert_match "$(cat "$T/err")" 'another state=' 'what it says'
+mount_stop
+
+# Where no file can be written it serves all the same, and says so.
+mount_start "dir:$T/images" -o state=/proc/nowhere
+assert_log 'warning: .*--wait will not wait' 'no file'
+mount_stop
