@@ -72,6 +72,12 @@ static void sees_whether_anything_differs(void **state)
     b->disks[0].is_chain_complete = true;
     assert_false(domain_is_same(a, b));
     b->disks[0].is_chain_complete = false;
+    b->disks[0].is_remote = true;
+    assert_false(domain_is_same(a, b));
+    b->disks[0].is_remote = false;
+    b->disks[0].capacity = 512;
+    assert_false(domain_is_same(a, b));
+    b->disks[0].capacity = 0;
     assert_true(domain_is_same(a, b));
     free(b->xml);
     b->xml = NULL;

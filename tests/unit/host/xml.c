@@ -200,6 +200,45 @@ static void says_why_a_disk_cannot_be_served(void **state)
                       "network");
 }
 
+static void check_remote(const char *xml, bool is_remote)
+{
+    struct disks d;
+    read_disks(&d, xml);
+    assert_int_equal(d.n, 1);
+    assert_non_null(d.disks[0].unsupported);
+    assert_int_equal(d.disks[0].is_remote, is_remote);
+    domain_free_disks(d.disks, d.n);
+}
+
+static void what_a_running_hypervisor_can_read_is_remote(void **state)
+{
+    (void)state;
+    check_remote(DISK("type='network'", "<source protocol='nbd' name='x'/>"), true);
+    check_remote(DISK("type='nvme'", "<source type='pci' managed='yes'/>"), true);
+    check_remote(DISK("type='volume'", "<source pool='p' volume='v' mode='direct'/>"), true);
+    check_remote(FILE_DISK("<driver type='vmdk'/>" SOURCE), true);
+    check_remote(FILE_DISK(QCOW2 SOURCE "<backingStore type='network'><format type='raw'/>"
+                                        "<source protocol='nbd'/></backingStore>"),
+                 true);
+    check_remote(DISK("type='vhostuser'", "<source type='unix' path='/s'/>"), false);
+    check_remote(FILE_DISK("<source file='relative'/>"), false);
+}
+
+static void what_nobody_may_read_is_not_remote(void **state)
+{
+    (void)state;
+    check_remote(DISK("type='network'", "<source protocol='nbd' name='x'>"
+                                        "<encryption format='luks'/></source>"),
+                 false);
+    check_remote(DISK("type='network'", "<source protocol='nbd' name='x'/>"
+                                        "<encryption format='luks'/>"),
+                 false);
+    check_unsupported(DISK("type='network'", "<source protocol='nbd' name='x'/><shareable/>"),
+                      "shared");
+    check_remote(DISK("type='network'", "<source protocol='nbd' name='x'/><shareable/>"), false);
+    check_remote(DISK("type='network' device='lun'", "<source protocol='iscsi' name='x'/>"), false);
+}
+
 static void one_foreign_layer_spoils_the_chain(void **state)
 {
     (void)state;
@@ -264,6 +303,8 @@ int main(void)
         cmocka_unit_test(keeps_the_order_and_leaves_removable_drives_out),
         cmocka_unit_test(leaves_drives_without_medium_out),
         cmocka_unit_test(says_why_a_disk_cannot_be_served),
+        cmocka_unit_test(what_a_running_hypervisor_can_read_is_remote),
+        cmocka_unit_test(what_nobody_may_read_is_not_remote),
         cmocka_unit_test(one_foreign_layer_spoils_the_chain),
         cmocka_unit_test(refuses_what_is_no_domain),
         cmocka_unit_test(expands_no_entities),

@@ -269,6 +269,40 @@ static void a_damaged_disk_keeps_its_name_and_spares_the_others(void **state)
     catalog_unref(catalog);
 }
 
+/* A record with one disk that has no file, of so many bytes. */
+static struct domain *make_remote(uint64_t capacity)
+{
+    struct domain *domain = make_domain("network", "", QCOW_FORMAT_RAW);
+    struct disk *disk = &domain->disks[0];
+    disk->n_layers = 0;
+    free(disk->layers[0].path);
+    disk->unsupported = strdup("network disk");
+    disk->is_remote = true;
+    disk->capacity = capacity;
+    return domain;
+}
+
+static void a_disk_of_the_hypervisor_alone_has_the_size_that_it_tells(void **state)
+{
+    struct fixture *f = *state;
+    struct domain *off = make_remote(0), *running = make_remote((1 << 20) + 1);
+    struct catalog *catalog = get(off);
+    assert_int_equal(find(catalog, "now.raw")->failure, -EOPNOTSUPP);
+    catalog_unref(catalog);
+    catalog = get(running);
+    const struct catalog_entry *entry = find(catalog, "now.raw");
+    assert_int_equal(entry->failure, 0);
+    assert_true(entry->guest_size == (1 << 20) + 512);
+    assert_true(entry->blocks > 0 && entry->blocks < entry->guest_size / 512);
+    assert_true(entry->is_undated && entry->mtime.tv_sec == 0);
+    catalog_unref(catalog);
+    catalog = get(f->domain);
+    assert_false(find(catalog, "now.raw")->is_undated);
+    catalog_unref(catalog);
+    domain_unref(off);
+    domain_unref(running);
+}
+
 static void an_unsupported_disk_has_a_size_if_it_has_a_file(void **state)
 {
     struct fixture *f = *state;
@@ -277,14 +311,6 @@ static void an_unsupported_disk_has_a_size_if_it_has_a_file(void **state)
     assert_int_equal(find(catalog, "now.vdb.raw")->failure, 0);
     assert_int_equal(find(catalog, "now.vdb.raw")->guest_size, FAKE_DISK_SIZE);
     catalog_unref(catalog);
-    struct domain *network = make_domain("network", "", QCOW_FORMAT_RAW);
-    network->disks[0].n_layers = 0;
-    free(network->disks[0].layers[0].path);
-    network->disks[0].unsupported = strdup("network disk");
-    catalog = get(network);
-    assert_int_equal(find(catalog, "now.raw")->failure, -EOPNOTSUPP);
-    catalog_unref(catalog);
-    domain_unref(network);
 }
 
 static void a_disputed_format_is_no_size(void **state)
@@ -455,6 +481,7 @@ int main(void)
         TEST(snapshots_are_listed_in_order_with_their_own_size),
         TEST(the_hash_of_names_moves_with_the_names_only),
         TEST(a_damaged_disk_keeps_its_name_and_spares_the_others),
+        TEST(a_disk_of_the_hypervisor_alone_has_the_size_that_it_tells),
         TEST(an_unsupported_disk_has_a_size_if_it_has_a_file),
         TEST(a_disputed_format_is_no_size),
         TEST(unchanged_files_are_not_opened_again),
