@@ -67,6 +67,19 @@ struct host_ops {
      */
     int (*snapshot_merge)(struct host *host, const struct domain *domain,
                           const struct host_overlay *overlay, struct error *err);
+    /*
+     * Freezes the guest's file systems, so that what is on its disks is complete; asks nothing of
+     * a guest without an agent. NULL where the host has no guests. Blocks; the agent is given 5 s.
+     * 0; -EOPNOTSUPP: no agent is there, or the guest is paused; -ESTALE: it does not run; -EIO:
+     * libvirt is lost, or the agent said that it could not. After -ETIMEDOUT the guest may be
+     * frozen, at once or later: only a thaw makes sure.
+     */
+    int (*freeze)(struct host *host, const char *id, struct error *err);
+    /*
+     * Asks for up to 5 s until the agent says that nothing is frozen, no matter by what. NULL
+     * if freeze is. 0; -ESTALE: the guest does not run; -ETIMEDOUT: not yet, ask again.
+     */
+    int (*thaw)(struct host *host, const char *id, struct error *err);
     /* Ends threads and connection. */
     void (*close)(struct host *host);
 };

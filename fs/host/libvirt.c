@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/host/agent.h"
 #include "fs/host/eventloop.h"
 #include "fs/host/file.h"
 #include "fs/host/libvirt_internal.h"
@@ -13,6 +14,8 @@
 #include "fs/host/live.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
+
+enum { AGENT_TIMEOUT_MS = 5000 };
 
 /* A worker that is held up in a call to a frozen libvirtd is left behind after this time. */
 static const int64_t close_wait_ns = 5 * INT64_C(1000000000);
@@ -71,6 +74,16 @@ static int host_open_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file
     return ref_open_recorded(ref, NULL, 0, ret_file, err);
 }
 
+static int host_freeze(struct host *host, const char *id, struct error *err)
+{
+    return agent_freeze(host, id, AGENT_TIMEOUT_MS, err);
+}
+
+static int host_thaw(struct host *host, const char *id, struct error *err)
+{
+    return agent_thaw(host, id, AGENT_TIMEOUT_MS, err);
+}
+
 void libvirt_destroy(struct libvirt_host *lh)
 {
     table_fini(&lh->table);
@@ -120,6 +133,8 @@ static const struct host_ops libvirt_ops = {
     .open_ref = host_open_ref,
     .snapshot_take = snapshot_take,
     .snapshot_merge = snapshot_merge,
+    .freeze = host_freeze,
+    .thaw = host_thaw,
     .close = host_close,
 };
 
