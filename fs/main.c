@@ -14,6 +14,7 @@
 #include "fs/host/libvirt.h"
 #include "fs/log.h"
 #include "fs/options.h"
+#include "fs/session/journal.h"
 #include "fs/session/registry.h"
 #include "fs/session/stamps.h"
 #include "fs/signals.h"
@@ -47,6 +48,7 @@ struct program {
     struct event_relay relay;
     struct qcow_cache *cache;
     struct host *host;
+    struct journal *journal;
     struct registry *registry;
     struct stamps *stamps;
     struct mount *mount;
@@ -136,13 +138,13 @@ static int open_host(struct program *p, struct error *err)
     return open_libvirt(p, err);
 }
 
-/* live=auto refuses running domains until it has a method for all that may come. */
 static int create_registry(struct program *p, struct error *err)
 {
     struct registry_config config = {
         .host = p->host,
         .cache = p->cache,
-        .live = p->options.live == OPTIONS_LIVE_OVERLAY ? LIVE_OVERLAY : LIVE_REFUSE,
+        .journal = p->journal,
+        .live = p->options.live == OPTIONS_LIVE_OVERLAY ? LIVE_OVERLAY : LIVE_AUTO,
         .join_s = p->options.join_s,
         .linger_s = p->options.linger_s,
         .max_hold_s = p->options.max_hold_s,
@@ -180,7 +182,8 @@ static int start(struct program *p, struct error *err)
     int status = open_host(p, err);
     if (status != EXIT_FINE)
         return status;
-    if (create_registry(p, err) < 0 ||
+    if (journal_open(p->options.state_dir, p->options.source, &p->journal, err) < 0 ||
+        create_registry(p, err) < 0 ||
         stamps_open(p->options.state_dir, p->options.source, &p->stamps, err) < 0)
         return EXIT_SYSTEM;
     if (attach_mount(p, err) < 0)
@@ -202,11 +205,30 @@ static bool is_detached(void *ctx)
     return mount_is_detached(p->mount);
 }
 
+static void note_damaged(void *ctx, const char *path, const struct error *why)
+{
+    (void)ctx;
+    log_error("journal '%s' is left as it is: %s", path, why->text);
+}
+
+/* What daemons before us left is undone in the background. */
+static void recover(struct program *p)
+{
+    struct journal_leftover *leftovers = NULL;
+    size_t n = 0;
+    struct error err = {0};
+    if (journal_adopt(p->journal, note_damaged, NULL, &leftovers, &n, &err) < 0)
+        log_error("%s", err.text);
+    registry_recover(p->registry, leftovers, n);
+    free(leftovers);
+}
+
 static int serve(struct program *p, struct error *err)
 {
     struct signals signals;
     if (signals_start(&signals, is_detached, stop, p, err) < 0)
         return EXIT_SYSTEM;
+    recover(p);
     daemon_ready(&p->daemon);
     log_info("serving '%s' on '%s'", p->options.source, p->options.mountpoint);
     int r = mount_serve(p->mount, err);
@@ -222,6 +244,7 @@ static void tear_down(struct program *p)
     set_relay(&p->relay, NULL);
     if (p->registry)
         registry_destroy(p->registry);
+    journal_close(p->journal);
     stamps_close(p->stamps);
     if (p->host)
         p->host->ops->close(p->host);

@@ -258,11 +258,19 @@ static void directory_close(struct host *host)
     free(dh);
 }
 
+static const struct host_method *directory_method(struct host *host, enum change_method method)
+{
+    (void)host;
+    (void)method;
+    return NULL; /* there is nobody who could be asked to hold still */
+}
+
 static const struct host_ops directory_ops = {
     .list = directory_list,
     .find = directory_find,
     .find_name = directory_find_name,
     .open_ref = directory_open_ref,
+    .method = directory_method,
     .close = directory_close,
 };
 

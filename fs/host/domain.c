@@ -93,7 +93,8 @@ bool domain_is_same(const struct domain *a, const struct domain *b)
 {
     if (!is_same_text(a->id, b->id) || !is_same_text(a->name, b->name) || a->state != b->state ||
         a->is_persistent != b->is_persistent || a->has_managed_save != b->has_managed_save ||
-        a->n_disks != b->n_disks || !is_same_text(a->xml, b->xml))
+        a->has_manager != b->has_manager || a->n_disks != b->n_disks ||
+        !is_same_text(a->xml, b->xml))
         return false;
     for (size_t i = 0; i < a->n_disks; i++)
         if (!is_same_disk(&a->disks[i], &b->disks[i]))
@@ -106,12 +107,4 @@ void host_list_free(struct domain **domains, size_t n)
     for (size_t i = 0; i < n; i++)
         domain_unref(domains[i]);
     free(domains);
-}
-
-void host_overlay_fini(struct host_overlay *overlay)
-{
-    free(overlay->target);
-    free(overlay->overlay);
-    free(overlay->base);
-    *overlay = (struct host_overlay){0};
 }

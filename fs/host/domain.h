@@ -37,6 +37,7 @@ struct domain {
     enum domain_state state;
     bool is_persistent;
     bool has_managed_save;
+    bool has_manager;   /* its XML carries metadata of a manager such as nova or oVirt */
     char *xml;          /* persistent definition without secrets; NULL for dir: */
     struct disk *disks; /* in the order of the XML; the first is the boot disk */
     size_t n_disks;

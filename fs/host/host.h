@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "fs/host/change.h"
 #include "fs/host/domain.h"
+#include "fs/host/method.h"
 #include "qcow/base/error.h"
 
 struct host;
@@ -23,14 +25,6 @@ struct host_events {
     void (*domain_gone)(void *ctx, const char *id);
     void *ctx;
 };
-
-/* An overlay that snapshot_take made, for snapshot_merge to undo. Owned by the caller. */
-struct host_overlay {
-    char *target;  /* disk, "vda" */
-    char *overlay; /* path of the overlay file */
-    char *base;    /* path of the layer it froze */
-};
-void host_overlay_fini(struct host_overlay *overlay);
 
 struct host_ops {
     /*
@@ -53,31 +47,19 @@ struct host_ops {
      */
     int (*open_ref)(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret_file,
                     struct error *err);
+    /* How this host fixes an instant that way, or NULL if it cannot. Never NULL itself. */
+    const struct host_method *(*method)(struct host *host, enum change_method method);
     /*
-     * Freezes the top layer of @disk of a running domain under an overlay: one external,
-     * disk-only, atomic snapshot without metadata. Blocks on libvirt: never call it on a FUSE
-     * thread. On success the record that find() gives afterwards shows the overlay. NULL where
-     * the host cannot. 0; -EBUSY, -EOPNOTSUPP, -ETIMEDOUT, -ESTALE, -EIO.
-     */
-    int (*snapshot_take)(struct host *host, const struct domain *domain, const struct disk *disk,
-                         struct host_overlay *ret_overlay, struct error *err);
-    /*
-     * Undoes it: active commit of exactly that overlay into exactly that base, pivot, delete.
-     * Blocks. 0, or negative errno with the domain still on the overlay.
-     */
-    int (*snapshot_merge)(struct host *host, const struct domain *domain,
-                          const struct host_overlay *overlay, struct error *err);
-    /*
-     * Freezes the guest's file systems, so that what is on its disks is complete; asks nothing of
-     * a guest without an agent. NULL where the host has no guests. Blocks; the agent is given 5 s.
-     * 0; -EOPNOTSUPP: no agent is there, or the guest is paused; -ESTALE: it does not run; -EIO:
-     * libvirt is lost, or the agent said that it could not. After -ETIMEDOUT the guest may be
-     * frozen, at once or later: only a thaw makes sure.
+     * Freezes the file systems of a running guest by its agent, which is given 5 s. Blocks on the
+     * guest: never call it on a FUSE thread. NULL where the host cannot. 0; -EOPNOTSUPP: no agent,
+     * or the guest is paused; -ETIMEDOUT: the agent hangs, and was not asked; -ESTALE: the guest
+     * does not run; -EIO: libvirt is lost, or the agent said that it could not. -EINPROGRESS: it
+     * was asked and did not answer, so the guest may be frozen, or be so later.
      */
     int (*freeze)(struct host *host, const char *id, struct error *err);
     /*
-     * Asks for up to 5 s until the agent says that nothing is frozen, no matter by what. NULL
-     * if freeze is. 0; -ESTALE: the guest does not run; -ETIMEDOUT: not yet, ask again.
+     * Asks for up to 5 s until the agent says that nothing is frozen, no matter by what; blocks
+     * likewise. NULL if freeze is. 0; -ESTALE: the guest does not run; -ETIMEDOUT: ask again.
      */
     int (*thaw)(struct host *host, const char *id, struct error *err);
     /* Ends threads and connection. */

@@ -9,9 +9,9 @@
 #include "fs/host/eventloop.h"
 #include "fs/host/file.h"
 #include "fs/host/libvirt_internal.h"
-#include "fs/host/ref.h"
-#include "fs/host/overlay.h"
 #include "fs/host/live.h"
+#include "fs/host/overlay.h"
+#include "fs/host/ref.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 
@@ -125,14 +125,22 @@ static void host_close(struct host *host)
     libvirt_destroy(lh);
 }
 
+static const struct host_method *host_method(struct host *host, enum change_method method)
+{
+    (void)host;
+    static const struct host_method *const methods[N_CHANGE_METHODS] = {
+        [CHANGE_OVERLAY] = &host_method_overlay,
+    };
+    return methods[method];
+}
+
 static const struct host_ops libvirt_ops = {
     .list = host_list,
     .find = host_find,
     .find_name = host_find_name,
     .refresh = host_refresh,
     .open_ref = host_open_ref,
-    .snapshot_take = snapshot_take,
-    .snapshot_merge = snapshot_merge,
+    .method = host_method,
     .freeze = host_freeze,
     .thaw = host_thaw,
     .close = host_close,

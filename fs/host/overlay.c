@@ -2,32 +2,13 @@
 #include "fs/host/overlay.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "fs/host/fault.h"
 #include "fs/host/live.h"
 #include "fs/host/overlay_xml.h"
-#include "fs/log.h"
 #include "qcow/base/cleanup.h"
-
-/* Together they mark an overlay as one of this program's. */
-static const char overlay_mark[] = ".virtsnapfs-";
-static const char overlay_suffix[] = ".overlay";
-
-static bool is_overlay_name(const char *path)
-{
-    size_t len = strlen(path), suffix_len = strlen(overlay_suffix);
-    return strstr(path, overlay_mark) && len > suffix_len &&
-           strcmp(path + len - suffix_len, overlay_suffix) == 0;
-}
 
 /* ---- what has to hold before anything is changed ---- */
 
@@ -84,144 +65,60 @@ static int check_definition(const struct live *live, const struct disk *disk, st
                      disk->target, live->name);
 }
 
-static int check_disk(const struct live *live, const struct view *view, const struct disk *disk,
-                      struct error *err)
+static int check_disk(const struct live *live, const struct disk *disk, struct error *err)
 {
-    size_t n_served = 0;
-    for (size_t i = 0; i < view->n_disks; i++)
-        n_served += !view->disks[i].unsupported;
     if (disk->unsupported)
         return error_set(err, -EOPNOTSUPP, "disk '%s' of domain '%s': %s", disk->target, live->name,
                          disk->unsupported);
-    if (n_served > 1)
-        return error_set(err, -EOPNOTSUPP, "domain '%s' has %zu disks; live=overlay does one",
-                         live->name, n_served);
     const char *top = disk->layers[0].path;
     struct stat st;
     if (stat(top, &st) < 0)
         return error_set(err, -EIO, "cannot use '%s': %s", top, strerrordesc_np(errno));
-    if (!S_ISREG(st.st_mode))
-        return error_set(err, -EOPNOTSUPP, "'%s' is not a regular file", top);
-    if (is_overlay_name(top))
+    if (!S_ISREG(st.st_mode) && !(S_ISBLK(st.st_mode) && live->lh->scratch_dir))
+        return error_set(err, -EOPNOTSUPP,
+                         "'%s' is not a regular file: an overlay needs scratch=DIR then", top);
+    if (change_is_marked(strrchr(top, '/')))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is still on an overlay of virtsnapfs, '%s'",
                          disk->target, live->name, top);
     return check_definition(live, disk, err);
 }
 
-/* ---- take ---- */
+/* ---- plan ---- */
 
-static int make_random(uint64_t *ret_random, struct error *err)
+/* A name that no file has. */
+static int check_free(const char *path, struct error *err)
 {
-    if (getrandom(ret_random, sizeof(*ret_random), 0) != sizeof(*ret_random))
-        return error_set(err, -EIO, "no random number: %s", strerrordesc_np(errno));
-    return 0;
-}
-
-/* DIR/BASE.virtsnapfs-HEX.overlay, a name that no file has. */
-static int name_overlay(const char *base, const char *scratch_dir, char **ret_path,
-                        struct error *err)
-{
-    uint64_t random;
-    int r = make_random(&random, err);
-    if (r < 0)
-        return r;
-    const char *slash = strrchr(base, '/'); /* paths of disks are absolute */
-    int dir_len = scratch_dir ? (int)strlen(scratch_dir) : (int)(slash - base);
-    char suffix[64];
-    int suffix_len = snprintf(suffix, sizeof(suffix), "%s%016" PRIx64 "%s", overlay_mark, random,
-                              overlay_suffix);
-    auto_free char *path = NULL;
-    if (asprintf(&path, "%.*s/%.*s%s", dir_len, scratch_dir ? scratch_dir : base,
-                 NAME_MAX - suffix_len, slash + 1, suffix) < 0) {
-        path = NULL;
-        return error_set(err, -ENOMEM, "out of memory");
-    }
     struct stat st;
     if (lstat(path, &st) == 0)
         return error_set(err, -EBUSY, "'%s' exists already", path);
     if (errno != ENOENT)
         return error_set(err, -EIO, "cannot put an overlay at '%s': %s", path,
                          strerrordesc_np(errno));
-    *ret_path = take_ptr(path);
     return 0;
 }
 
-/*
- * A libvirtd that died half way leaves the file it had made. It may also have died after QEMU took
- * the overlay into use and before that was noted, so the file goes only if nobody has a lock in it:
- * QEMU locks bytes of each image that it has open.
- */
-static void delete_unused_overlay(const char *path)
+static int plan_disk(const struct live *live, const struct view *view, const char *target,
+                     struct change *change, struct error *err)
 {
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return;
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK || unlink(path) < 0)
-        log_warn("overlay '%s' may be in use by QEMU without libvirt's knowledge; it is left",
-                 path);
-}
-
-/*
- * After the connection died in the middle of the call: libvirtd may have carried it out. What
- * counts is where the disk is now. 0 if it is on the overlay, else @err stays as it is.
- */
-static int settle_take(struct live *live, const struct host_overlay *overlay, struct error *err)
-{
-    auto_view struct view view = {0};
-    struct error why = {0};
-    live_detach(live);
-    live_renew_deadline(live);
-    int r = live_attach(live, &why);
+    const struct disk *disk = view_find_disk(view, target);
+    if (!disk)
+        return error_set(err, -ESTALE, "domain '%s' has no disk '%s' any more", live->name, target);
+    int r = check_disk(live, disk, err);
     if (r == 0)
-        r = view_read(live, 0, &view, &why);
-    if (r < 0) {
-        error_prefix(err, "disk '%s' may be on overlay '%s' (%s)", overlay->target,
-                     overlay->overlay, why.text);
-        return -EIO;
-    }
-    const struct disk *disk = view_find_disk(&view, overlay->target);
-    if (disk && disk->n_layers && strcmp(disk->layers[0].path, overlay->overlay) == 0)
-        return 0;
-    if (!view_names_file(&view, overlay->overlay))
-        delete_unused_overlay(overlay->overlay);
-    return -EIO;
-}
-
-static int create_snapshot(struct live *live, const struct view *view,
-                           const struct host_overlay *overlay, struct error *err)
-{
-    const char *mark = strstr(strrchr(overlay->overlay, '/'), overlay_mark);
-    auto_free char *xml = NULL;
-    int r = overlay_xml_build(view->xml, mark + 1, overlay->target, overlay->overlay, &xml, err);
+        r = check_jobs(live, target, err);
     if (r < 0)
         return r;
-    virDomainSnapshotPtr snapshot = virDomainSnapshotCreateXML(
-        live->dom, xml,
-        VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC |
-            VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA);
-    if (snapshot) {
-        virDomainSnapshotFree(snapshot);
-        return 0;
-    }
-    r = fault_set(err, "cannot put overlay '%s' over disk '%s' of domain '%s'", overlay->overlay,
-                  overlay->target, live->name);
-    return live_is_cut(live) ? settle_take(live, overlay, err) : r;
-}
-
-static int fill_overlay(const struct live *live, const struct disk *disk,
-                        struct host_overlay *overlay, struct error *err)
-{
-    overlay->target = strdup(disk->target);
-    overlay->base = strdup(disk->layers[0].path);
-    if (!overlay->target || !overlay->base)
+    const struct disk_layer *top = &disk->layers[0];
+    auto_free char *path = change_file_path(change, top->path, live->lh->scratch_dir, "overlay");
+    if (!path)
         return error_set(err, -ENOMEM, "out of memory");
-    return name_overlay(overlay->base, live->lh->scratch_dir, &overlay->overlay, err);
+    r = check_free(path, err);
+    return r < 0 ? r : change_add_disk(change, target, top->path, top->format, path, err);
 }
 
-int snapshot_take(struct host *host, const struct domain *domain, const struct disk *disk,
-                  struct host_overlay *ret_overlay, struct error *err)
+static int overlay_plan(struct host *host, const struct domain *domain, struct change *change,
+                        struct error *err)
 {
     auto_live struct live live = {
         .lh = (struct libvirt_host *)host, .id = domain->id, .name = domain->name};
@@ -232,25 +129,102 @@ int snapshot_take(struct host *host, const struct domain *domain, const struct d
         r = check_domain(&live, err);
     if (r == 0)
         r = view_read(&live, 0, &view, err);
-    if (r < 0)
-        return r;
-    const struct disk *now = view_find_disk(&view, disk->target);
-    if (!now)
-        return error_set(err, -ESTALE, "domain '%s' has no disk '%s' any more", domain->name,
-                         disk->target);
-    r = check_disk(&live, &view, now, err);
+    for (size_t i = 0; r == 0 && i < domain->n_disks; i++)
+        if (!domain->disks[i].unsupported)
+            r = plan_disk(&live, &view, domain->disks[i].target, change, err);
+    return r;
+}
+
+/* ---- make ---- */
+
+static bool is_on_overlay(const struct view *view, const struct change_disk *overlay)
+{
+    const struct disk *disk = view_find_disk(view, overlay->target);
+    return disk && disk->n_layers && strcmp(disk->layers[0].path, overlay->file) == 0;
+}
+
+/*
+ * After the connection died in the middle of the call: libvirtd may have carried it out. What
+ * counts is where the disks are now. 0 if they are on their overlays, else @err stays as it is.
+ */
+static int settle(struct live *live, const struct change *change, struct error *err)
+{
+    auto_view struct view view = {0};
+    struct error why = {0};
+    live_detach(live);
+    live_renew_deadline(live);
+    int r = live_attach(live, &why);
     if (r == 0)
-        r = check_jobs(&live, now->target, err);
-    if (r < 0)
-        return r;
-    __attribute__((cleanup(host_overlay_fini))) struct host_overlay overlay = {0};
-    r = fill_overlay(&live, now, &overlay, err);
-    if (r == 0)
-        r = create_snapshot(&live, &view, &overlay, err);
-    if (r < 0)
-        return r;
-    live_refresh_record(&live);
-    *ret_overlay = overlay;
-    overlay = (struct host_overlay){0};
+        r = view_read(live, 0, &view, &why);
+    if (r < 0) {
+        error_prefix(err, "the disks of '%s' may be on overlays (%s)", live->name, why.text);
+        return -EIO;
+    }
+    for (size_t i = 0; i < change->n_disks; i++)
+        if (!is_on_overlay(&view, &change->disks[i]))
+            return -EIO;
     return 0;
 }
+
+static int create_snapshot(struct live *live, const struct change *change, const char *xml,
+                           struct error *err)
+{
+    virDomainSnapshotPtr snapshot = virDomainSnapshotCreateXML(
+        live->dom, xml,
+        VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC |
+            VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA);
+    if (snapshot) {
+        virDomainSnapshotFree(snapshot);
+        return 0;
+    }
+    int r = fault_set(err, "cannot put overlay '%s' over disk '%s' of domain '%s'",
+                      change->disks[0].file, change->disks[0].target, live->name);
+    return live_is_cut(live) ? settle(live, change, err) : r;
+}
+
+static int overlay_make(struct host *host, struct change *change, const struct change_steps *steps,
+                        struct error *err)
+{
+    auto_live struct live live = {
+        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    auto_view struct view view = {0};
+    auto_free char *xml = NULL;
+    live_renew_deadline(&live);
+    int r = live_attach(&live, err);
+    if (r == 0)
+        r = view_read(&live, 0, &view, err);
+    if (r == 0)
+        r = overlay_xml_build(view.xml, change, &xml, err);
+    if (r == 0)
+        r = steps->enter(steps->ctx, change, err);
+    if (r < 0)
+        return r;
+    r = create_snapshot(&live, change, xml, err);
+    steps->leave(steps->ctx, change);
+    if (r == 0)
+        live_refresh_record(&live);
+    return r;
+}
+
+static int overlay_can(const struct host *host, const struct domain *domain, struct error *err)
+{
+    (void)host;
+    if (domain->state == DOMAIN_SHUTOFF)
+        return error_set(err, -EBUSY, "domain '%s' is shut off", domain->name);
+    /* Restored later, the guest would run on the base while its XML names the overlay. */
+    if (domain->has_managed_save)
+        return error_set(err, -EOPNOTSUPP, "domain '%s' has a managed-save image", domain->name);
+    for (size_t i = 0; i < domain->n_disks; i++)
+        if (!domain->disks[i].unsupported)
+            return 0;
+    return error_set(err, -EOPNOTSUPP, "domain '%s' has no disk that an overlay can be put over",
+                     domain->name);
+}
+
+const struct host_method host_method_overlay = {
+    .method = CHANGE_OVERLAY,
+    .can = overlay_can,
+    .plan = overlay_plan,
+    .make = overlay_make,
+    .undo = overlay_merge,
+};

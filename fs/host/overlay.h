@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An overlay over one disk of a running libvirt domain, and its undoing. Both block on libvirt,
- * on the caller's thread. Contracts: snapshot_take and snapshot_merge of struct host_ops.
+ * live=overlay: overlays over all disks of a running domain, put there in one moment, and their
+ * undoing. Inside of the libvirt host.
  */
 #pragma once
 
-#include "fs/host/host.h"
+#include "fs/host/method.h"
 
-int snapshot_take(struct host *host, const struct domain *domain, const struct disk *disk,
-                  struct host_overlay *ret_overlay, struct error *err);
-int snapshot_merge(struct host *host, const struct domain *domain,
-                   const struct host_overlay *overlay, struct error *err);
+extern const struct host_method host_method_overlay;
+
+/*
+ * Undoes all overlays of @change, one disk after the other; as host_method.undo says.
+ * overlay_merge.c
+ */
+int overlay_merge(struct host *host, struct change *change, const struct change_steps *steps,
+                  struct error *err);

@@ -36,7 +36,7 @@ enum stage {
 
 struct merge {
     struct live live;
-    const struct host_overlay *overlay;
+    const struct change_disk *disk;
     enum stage stage;
     bool was_committing;
     unsigned n_cuts;
@@ -57,18 +57,18 @@ static bool is_layer(const struct disk *disk, size_t depth, const char *path)
 static int judge_chain(const struct merge *m, const struct view *view, enum stage *ret_stage,
                        struct error *err)
 {
-    const struct disk *disk = view_find_disk(view, m->overlay->target);
+    const struct disk *disk = view_find_disk(view, m->disk->target);
     *ret_stage = STAGE_FOREIGN;
     if (!disk || disk->unsupported)
         return 0;
-    if (is_layer(disk, 0, m->overlay->base)) {
+    if (is_layer(disk, 0, m->disk->base)) {
         *ret_stage = STAGE_MERGED;
         return 0;
     }
-    if (!is_layer(disk, 0, m->overlay->overlay) || !is_layer(disk, 1, m->overlay->base))
+    if (!is_layer(disk, 0, m->disk->file) || !is_layer(disk, 1, m->disk->base))
         return 0;
     enum overlay_xml_job job;
-    int r = overlay_xml_find_job(view->xml, m->overlay->target, &job, err);
+    int r = overlay_xml_find_job(view->xml, m->disk->target, &job, err);
     if (r < 0)
         return r;
     switch (job) {
@@ -110,21 +110,21 @@ static int read_stage(const struct merge *m, enum stage *ret_stage, struct error
 /* A foreign reader's lock on the base passes; a commit that ended without merging does not. */
 static int begin_commit(struct merge *m, struct error *err)
 {
-    const struct host_overlay *o = m->overlay;
+    const struct change_disk *o = m->disk;
     if (m->was_committing)
         return error_set(err, -EIO,
                          "the commit of '%s' into '%s' failed; domain '%s' is still on the overlay",
-                         o->overlay, o->base, m->live.name);
+                         o->file, o->base, m->live.name);
     virDomainBlockJobInfo info;
     if (virDomainGetBlockJobInfo(m->live.dom, o->target, &info, 0) > 0)
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' has a block job running that its XML does not "
                          "show; left for a person",
                          o->target, m->live.name);
-    if (virDomainBlockCommit(m->live.dom, o->target, o->base, o->overlay, 0,
+    if (virDomainBlockCommit(m->live.dom, o->target, o->base, o->file, 0,
                              VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | VIR_DOMAIN_BLOCK_COMMIT_DELETE) == 0)
         return 1;
-    int r = fault_set(err, "cannot commit '%s' into '%s'", o->overlay, o->base);
+    int r = fault_set(err, "cannot commit '%s' into '%s'", o->file, o->base);
     if (!strstr(virGetLastErrorMessage(), "\" lock") || monotonic_ns() >= m->live.deadline_ns)
         return r;
     return wait_job(m, RETRY_MS) ? 1 : r;
@@ -133,8 +133,8 @@ static int begin_commit(struct merge *m, struct error *err)
 static int follow_commit(struct merge *m, struct error *err)
 {
     virDomainBlockJobInfo info = {0};
-    if (virDomainGetBlockJobInfo(m->live.dom, m->overlay->target, &info, 0) < 0)
-        return fault_set(err, "cannot ask disk '%s' of domain '%s' for its job", m->overlay->target,
+    if (virDomainGetBlockJobInfo(m->live.dom, m->disk->target, &info, 0) < 0)
+        return fault_set(err, "cannot ask disk '%s' of domain '%s' for its job", m->disk->target,
                          m->live.name);
     if (info.cur != m->done)
         live_renew_deadline(&m->live);
@@ -145,12 +145,11 @@ static int follow_commit(struct merge *m, struct error *err)
 
 static int pivot(struct merge *m, struct error *err)
 {
-    if (virDomainBlockJobAbort(m->live.dom, m->overlay->target, VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) ==
-        0)
+    if (virDomainBlockJobAbort(m->live.dom, m->disk->target, VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) == 0)
         return 1;
     int code = virGetLastErrorCode();
-    int r = fault_set(err, "cannot pivot disk '%s' of domain '%s' to '%s'", m->overlay->target,
-                      m->live.name, m->overlay->base);
+    int r = fault_set(err, "cannot pivot disk '%s' of domain '%s' to '%s'", m->disk->target,
+                      m->live.name, m->disk->base);
     if (code != VIR_ERR_BLOCK_COPY_ACTIVE) /* "not ready for pivot yet" */
         return r;
     wait_job(m, RETRY_MS);
@@ -175,11 +174,11 @@ static int check_definition(const struct merge *m, struct error *err)
     int r = view_read(&m->live, VIR_DOMAIN_XML_INACTIVE, &view, err);
     if (r < 0)
         return r;
-    if (view_names_file(&view, m->overlay->overlay))
+    if (view_names_file(&view, m->disk->file))
         return error_set(err, -EBUSY,
                          "domain '%s' is back on '%s', but its persistent definition still names "
                          "overlay '%s'",
-                         m->live.name, m->overlay->base, m->overlay->overlay);
+                         m->live.name, m->disk->base, m->disk->file);
     return 0;
 }
 
@@ -189,14 +188,14 @@ static int check_definition(const struct merge *m, struct error *err)
  */
 static int finish(const struct merge *m, struct error *err)
 {
-    const char *overlay = m->overlay->overlay;
+    const char *overlay = m->disk->file;
     int r = check_definition(m, err);
     if (r < 0 || is_gone(overlay))
         return r;
     if (!m->was_committing)
         return error_set(err, -EBUSY,
                          "domain '%s' is on '%s' again, but overlay '%s' exists; left for a person",
-                         m->live.name, m->overlay->base, overlay);
+                         m->live.name, m->disk->base, overlay);
     int64_t deadline_ns = monotonic_ns() + (int64_t)DELETE_MS * 1000000;
     while (!is_gone(overlay) && monotonic_ns() < deadline_ns)
         wait_job(m, RETRY_MS);
@@ -226,9 +225,9 @@ static int refuse_off(const struct merge *m, struct error *err)
 {
     auto_free char *uri = quote_word(m->live.lh->uri);
     auto_free char *name = quote_word(m->live.name);
-    auto_free char *target = quote_word(m->overlay->target);
-    auto_free char *base = quote_word(m->overlay->base);
-    auto_free char *top = quote_word(m->overlay->overlay);
+    auto_free char *target = quote_word(m->disk->target);
+    auto_free char *base = quote_word(m->disk->base);
+    auto_free char *top = quote_word(m->disk->file);
     if (!uri || !name || !target || !base || !top)
         return error_set(err, -ENOMEM, "out of memory");
     return error_set(err, -EBUSY,
@@ -260,7 +259,7 @@ static int act(struct merge *m, struct error *err)
     return error_set(err, -EBUSY,
                      "disk '%s' of domain '%s' is not on overlay '%s' over '%s' as it was left, or "
                      "has another job; left for a person",
-                     m->overlay->target, m->live.name, m->overlay->overlay, m->overlay->base);
+                     m->disk->target, m->live.name, m->disk->file, m->disk->base);
 }
 
 static void enter_stage(struct merge *m, enum stage stage)
@@ -275,18 +274,18 @@ static void enter_stage(struct merge *m, enum stage stage)
 /* A job that can still be ended is, so that the domain is on the overlay as before. */
 static int give_up(struct merge *m, struct error *err)
 {
-    const struct host_overlay *o = m->overlay;
+    const struct change_disk *o = m->disk;
     /* A libvirtd that died within a pivot shows it as under way for ever. */
     if (m->stage == STAGE_ENDING)
         return error_set(err, -ETIMEDOUT,
                          "the pivot of disk '%s' of domain '%s' from '%s' to '%s' does not end; "
                          "left for a person",
-                         o->target, m->live.name, o->overlay, o->base);
+                         o->target, m->live.name, o->file, o->base);
     if (m->stage == STAGE_COPYING || m->stage == STAGE_READY)
         virDomainBlockJobAbort(m->live.dom, o->target, 0);
     return error_set(
         err, -ETIMEDOUT,
-        "merging '%s' into '%s' makes no progress; domain '%s' is still on the overlay", o->overlay,
+        "merging '%s' into '%s' makes no progress; domain '%s' is still on the overlay", o->file,
         o->base, m->live.name);
 }
 
@@ -319,12 +318,14 @@ static int resume(struct merge *m, int r)
     return ++m->n_cuts <= CUTS_MAX && wait_job(m, RETRY_MS) ? 1 : r;
 }
 
-int snapshot_merge(struct host *host, const struct domain *domain,
-                   const struct host_overlay *overlay, struct error *err)
+static int merge_disk(struct host *host, const struct change *change,
+                      const struct change_disk *disk, struct error *err)
 {
     __attribute__((cleanup(cleanup_merge))) struct merge m = {
-        .live = {.lh = (struct libvirt_host *)host, .id = domain->id, .name = domain->name},
-        .overlay = overlay};
+        .live = {.lh = (struct libvirt_host *)host,
+                 .id = change->domain_id,
+                 .name = change->domain_name},
+        .disk = disk};
     live_renew_deadline(&m.live);
     int r;
     do {
@@ -333,8 +334,24 @@ int snapshot_merge(struct host *host, const struct domain *domain,
             r = resume(&m, r);
     } while (r > 0);
     if (r == -ESTALE)
-        error_prefix(err, "disk '%s' is left on overlay '%s' over '%s'", overlay->target,
-                     overlay->overlay, overlay->base);
+        error_prefix(err, "disk '%s' is left on overlay '%s' over '%s'", disk->target, disk->file,
+                     disk->base);
     live_refresh_record(&m.live);
     return r;
+}
+
+int overlay_merge(struct host *host, struct change *change, const struct change_steps *steps,
+                  struct error *err)
+{
+    (void)steps;
+    int first = 0;
+    for (size_t i = 0; i < change->n_disks; i++) {
+        struct error why = {0};
+        int r = merge_disk(host, change, &change->disks[i], &why);
+        if (r < 0 && first == 0) {
+            first = r;
+            *err = why;
+        }
+    }
+    return first;
 }

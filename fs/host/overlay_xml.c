@@ -27,23 +27,26 @@ static bool add_overlay(xmlNode *disk, const char *overlay)
            add_attr(add_element(disk, "source"), "file", overlay);
 }
 
-static int add_disks(xmlNode *disks, const xmlDoc *domain, const char *target, const char *overlay,
+static int add_disks(xmlNode *disks, const xmlDoc *domain, const struct change *change,
                      struct error *err)
 {
-    bool is_found = false;
+    size_t n_found = 0;
     for (const xmlNode *disk = xml_first_disk(domain); disk; disk = xml_next(disk)) {
         auto_free char *name = NULL;
         int r = xml_disk_target(disk, &name, err);
         if (r < 0)
             return r;
-        bool is_frozen = strcmp(name, target) == 0;
+        const struct change_disk *frozen = change_find_disk(change, name);
         xmlNode *element = add_element(disks, "disk");
         if (!add_attr(element, "name", name) ||
-            !(is_frozen ? add_overlay(element, overlay) : add_attr(element, "snapshot", "no")))
+            !(frozen ? add_overlay(element, frozen->file) : add_attr(element, "snapshot", "no")))
             return error_set(err, -ENOMEM, "out of memory");
-        is_found |= is_frozen;
+        n_found += frozen != NULL;
     }
-    return is_found ? 0 : error_set(err, -EBADMSG, "no disk with target '%s'", target);
+    if (n_found != change->n_disks)
+        return error_set(err, -EBADMSG, "%zu disks are not in the domain's XML any more",
+                         change->n_disks - n_found);
+    return 0;
 }
 
 static int dump(xmlDoc *doc, char **ret_xml, struct error *err)
@@ -59,8 +62,8 @@ static int dump(xmlDoc *doc, char **ret_xml, struct error *err)
     return 0;
 }
 
-int overlay_xml_build(const char *domain_xml, const char *name, const char *target,
-                      const char *overlay, char **ret_xml, struct error *err)
+int overlay_xml_build(const char *domain_xml, const struct change *change, char **ret_xml,
+                      struct error *err)
 {
     auto_doc xmlDoc *domain = NULL;
     int r = xml_open(domain_xml, "domain", &domain, err);
@@ -72,12 +75,13 @@ int overlay_xml_build(const char *domain_xml, const char *name, const char *targ
         return error_set(err, -ENOMEM, "out of memory");
     xmlDocSetRootElement(doc, root);
     /* xmlNewTextChild escapes what xmlNewChild would take for entities. */
-    xmlNode *disks = xmlNewTextChild(root, NULL, (const xmlChar *)"name", (const xmlChar *)name)
-                         ? add_element(root, "disks")
-                         : NULL;
+    xmlNode *disks =
+        xmlNewTextChild(root, NULL, (const xmlChar *)"name", (const xmlChar *)change->mark)
+            ? add_element(root, "disks")
+            : NULL;
     if (!disks)
         return error_set(err, -ENOMEM, "out of memory");
-    r = add_disks(disks, domain, target, overlay, err);
+    r = add_disks(disks, domain, change, err);
     return r < 0 ? r : dump(doc, ret_xml, err);
 }
 

@@ -5,18 +5,20 @@
  */
 #pragma once
 
+#include "fs/host/change.h"
 #include "qcow/base/error.h"
 
 /*
- * A <domainsnapshot> that puts @overlay over disk @target and leaves every other disk alone.
+ * A <domainsnapshot> called @change->mark that puts the files of @change over its disks and leaves
+ * every other disk alone.
  *
- * @domain_xml  the domain's live XML: libvirt takes a disk that is not listed for one to be
- *              snapshotted too, so all have to be named
+ * @domain_xml  the domain's XML of the moment: libvirt takes a disk that is not listed for one to
+ *              be snapshotted too, so all have to be named
  *
- * 0 and the text (caller frees), -EBADMSG, -ENOMEM.
+ * 0 and the text (caller frees), -EBADMSG (a disk of @change is not there), -ENOMEM.
  */
-int overlay_xml_build(const char *domain_xml, const char *name, const char *target,
-                      const char *overlay, char **ret_xml, struct error *err);
+int overlay_xml_build(const char *domain_xml, const struct change *change, char **ret_xml,
+                      struct error *err);
 
 enum overlay_xml_job {
     OVERLAY_XML_NO_JOB,

@@ -104,6 +104,7 @@ static int read_definition(virDomainPtr dom, struct domain *domain, struct error
     if (r < 0)
         return r;
     domain->xml = inactive ? take_ptr(inactive) : take_ptr(live);
+    domain->has_manager = xml_has_manager(domain->xml);
     return 0;
 }
 

@@ -355,3 +355,22 @@ int xml_read_disks(const char *xml, const struct xml_volumes *volumes, struct di
     list.n = 0;
     return 0;
 }
+
+bool xml_has_manager(const char *xml)
+{
+    /* Parts of the names that those programs give their metadata. */
+    static const char *const managers[] = {"openstack.org/xmlns/libvirt/nova", "ovirt.org/vm/",
+                                           "kubevirt.io"};
+    auto_doc xmlDoc *doc = NULL;
+    if (xml_open(xml, "domain", &doc, NULL) < 0)
+        return false;
+    const xmlNode *metadata = xml_child(xmlDocGetRootElement(doc), "metadata");
+    for (const xmlNode *node = metadata ? metadata->children : NULL; node; node = node->next) {
+        if (node->type != XML_ELEMENT_NODE || !node->ns || !node->ns->href)
+            continue;
+        for (size_t i = 0; i < sizeof(managers) / sizeof(*managers); i++)
+            if (strstr((const char *)node->ns->href, managers[i]))
+                return true;
+    }
+    return false;
+}

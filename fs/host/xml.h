@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "fs/host/domain.h"
 #include "qcow/base/error.h"
 
@@ -24,3 +26,9 @@ struct xml_volumes {
  */
 int xml_read_disks(const char *xml, const struct xml_volumes *volumes, struct disk **ret_disks,
                    size_t *ret_n, struct error *err);
+
+/*
+ * True if the domain carries metadata of a program that manages it (nova, oVirt, KubeVirt), which
+ * may write its definition anew at any time. False also if this is no domain's XML.
+ */
+bool xml_has_manager(const char *xml);

@@ -25,18 +25,31 @@ struct journal_entry;
  */
 int journal_open(const char *state_dir, const char *source, struct journal **ret_journal,
                  struct error *err);
-/* Lets go of the lock; entries that are left stay on disk, for the next daemon. NULL is fine. */
+/*
+ * Lets go of the locks; entries that are left stay on disk, for the next daemon. Each entry was
+ * removed or forgotten before. NULL is fine.
+ */
 void journal_close(struct journal *journal);
 
-/* A new entry with that change; on disk and synced. 0, -EROFS, -ENOSPC, -EIO, -EACCES, -ENOMEM. */
+/*
+ * A new entry with that change; on disk and synced. 0; -EINVAL: not fit to be undone later (no
+ * UUID, a path without the mark); -EROFS, -ENOSPC, -EIO, -EACCES, -EPERM (the folder of the journal
+ * is not ours alone), -ENOMEM, or what else the file system says.
+ */
 int journal_add(struct journal *journal, const struct change *change,
                 struct journal_entry **ret_entry, struct error *err);
-/* The change as it is now; on disk and synced. On failure the entry is as it was before. */
+/*
+ * The change as it is now; on disk and synced. On failure the entry is as it was before (or is as
+ * it was to be, if only the last sync failed).
+ */
 int journal_update(struct journal_entry *entry, const struct change *change, struct error *err);
 /* Nothing is left to undo. Frees the entry; if its file cannot be deleted, that is logged. */
 void journal_remove(struct journal_entry *entry);
-/* Frees the entry; its file stays. NULL is fine. */
+/* Frees the entry; its file stays, locked until journal_close(). NULL is fine. */
 void journal_forget(struct journal_entry *entry);
+
+/* Where it is, for messages to people; borrowed. */
+const char *journal_entry_path(const struct journal_entry *entry);
 
 struct journal_leftover {
     struct journal_entry *entry; /* now of this journal */
@@ -44,8 +57,10 @@ struct journal_leftover {
 };
 
 /*
- * Takes over what daemons that are gone have left. A file that is damaged, or of another version,
- * is left where it is, and @note_damaged is told its path and what is wrong with it.
+ * Takes over what daemons that are gone have left; of two that do so at once, one gets each folder.
+ * What is damaged, of another version, or not ours alone to write, is left where it is, and
+ * @note_damaged is told its path (a file or a folder) and what is wrong with it. Leftovers of a
+ * write that was cut off, and folders without entries, are deleted.
  * 0 and an array (both it and what it holds become the caller's); negative errno if a journal
  * could not be read at all.
  */

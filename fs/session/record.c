@@ -40,7 +40,7 @@ static struct domain *find_noted(struct registry *registry, const char *domain_i
 struct domain *registry_record(struct registry *registry, struct domain *current)
 {
     struct host *host = registry->config.host;
-    if (!host->ops->snapshot_take)
+    if (!host->ops->method(host, CHANGE_OVERLAY))
         return domain_ref(current);
     /*
      * An instant that ends between the host's answer and the look for it would leave the caller

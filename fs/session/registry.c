@@ -37,6 +37,7 @@ struct slot *slot_get_locked(struct registry *registry, const char *domain_id)
     }
     slot->registry = registry;
     TAILQ_INIT(&slot->waiters);
+    STAILQ_INIT(&slot->left);
     LIST_INIT(&slot->named);
     LIST_INSERT_HEAD(&registry->slots, slot, link);
     registry->n_slots++;
@@ -188,8 +189,12 @@ static struct decision decide_locked(const struct slot *slot, const char *target
             return (struct decision){VERDICT_JOIN, serial};
         return (struct decision){VERDICT_FRESH, serial + 1};
     case SESSION_RELEASING:
+        if (session->is_left || session->n_tries > 0)
+            break;
+        return (struct decision){VERDICT_WAIT, slot->last_serial + 1};
     case SESSION_GONE:
         return (struct decision){VERDICT_WAIT, slot->last_serial + 1};
+    case SESSION_DEFERRED:
     case SESSION_BROKEN:
         break;
     }
@@ -253,6 +258,14 @@ static int refuse_busy_locked(const struct session *session, struct error *err)
                      pids);
 }
 
+static int refuse_stuck_locked(const struct session *session, struct error *err)
+    REQUIRES(registry_role)
+{
+    if (session->broken.code == 0)
+        return error_set(err, -EBUSY, "what an earlier mount left in the domain is being undone");
+    return error_set(err, -EBUSY, "an earlier instant was not put back: %s", session->broken.text);
+}
+
 static int queue_locked(struct slot *slot, struct waiter *waiter, struct error *err)
     REQUIRES(registry_role)
 {
@@ -280,8 +293,7 @@ static int admit_locked(struct registry *registry, const char *domain_id, struct
     if (decision.verdict == VERDICT_BUSY)
         return refuse_busy_locked(session, err);
     if (decision.verdict == VERDICT_STUCK)
-        return error_set(err, -EBUSY, "an earlier instant was not put back: %s",
-                         session->broken.text);
+        return refuse_stuck_locked(session, err);
     if (is_late_joiner_locked(session, waiter))
         decision = (struct decision){VERDICT_JOIN, waiter->serial};
     if (decision.serial != waiter->serial)
@@ -406,22 +418,28 @@ void registry_cancel(struct registry *registry, void *ctx)
 
 /* ---- Events and the end ---- */
 
-static void domain_started_locked(struct session *session) REQUIRES(registry_role)
+static void domain_changed_locked(struct session *session, enum domain_state state)
+    REQUIRES(registry_role)
 {
+    session->has_news = true;
+    cond_wake_all(&session->wake);
+    bool is_backup = session->method && strcmp(session->method, "backup") == 0;
+    if (state == DOMAIN_SHUTOFF && is_backup) /* it is the guest's QEMU that is read */
+        session_end_locked(session, -EIO, "the domain was stopped while its disks were read");
+    if (state != DOMAIN_RUNNING)
+        return;
     if (session->state == SESSION_TAKING)
         session->saw_run = true;
-    else if (session->method == &method_lock)
+    else if (session->is_cold_lock)
         session_end_locked(session, -EIO, "the domain was started while its disks were read");
 }
 
 void registry_domain_changed(struct registry *registry, const struct domain *domain)
 {
-    if (domain->state != DOMAIN_RUNNING)
-        return;
     registry_lock(registry);
     struct slot *slot = slot_find_locked(registry, domain->id);
     if (slot && slot->session)
-        domain_started_locked(slot->session);
+        domain_changed_locked(slot->session, domain->state);
     registry_unlock(registry);
 }
 
@@ -429,8 +447,11 @@ void registry_domain_gone(struct registry *registry, const char *domain_id)
 {
     registry_lock(registry);
     struct slot *slot = slot_find_locked(registry, domain_id);
-    if (slot && slot->session)
+    if (slot && slot->session) {
+        slot->session->has_news = true;
+        cond_wake_all(&slot->session->wake);
         session_end_locked(slot->session, -ESTALE, "the domain is gone");
+    }
     registry_unlock(registry);
 }
 

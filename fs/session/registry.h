@@ -22,19 +22,38 @@
 
 struct registry;
 struct reader; /* one open file */
+struct journal;
+struct journal_leftover;
 
-enum live_method { LIVE_REFUSE, LIVE_OVERLAY };
+enum live_method { LIVE_AUTO, LIVE_OVERLAY, LIVE_BACKUP, LIVE_COPY, LIVE_MANAGEDSAVE };
+enum cold_method { COLD_LOCK, COLD_INTERNAL, COLD_OVERLAY };
 
 struct registry_config {
     struct host *host;        /* borrowed until registry_close() */
     struct qcow_cache *cache; /* borrowed until registry_close() */
+    struct journal *journal;  /* borrowed until registry_destroy() */
     enum live_method live;
+    enum cold_method cold;
     unsigned join_s, linger_s, max_hold_s; /* contract section 5 */
     unsigned max_open;                     /* instants at once: -EMFILE beyond */
 };
 
 int registry_create(const struct registry_config *config, struct registry **ret_registry,
                     struct error *err);
+/*
+ * Undoes in the background what daemons before us left, each domain on a thread of its own. Opens
+ * of `now` get -EBUSY until it is done; what cannot be undone yet, or fails, is tried again when
+ * the domain changes, and from time to time.
+ *
+ * @leftovers  what the array holds becomes the registry's, the array itself does not
+ */
+void registry_recover(struct registry *registry, const struct journal_leftover *leftovers,
+                      size_t n);
+/*
+ * Waits until each of them was tried at least once. The number of those that are not undone; their
+ * reasons were logged.
+ */
+size_t registry_await_recovery(struct registry *registry);
 /*
  * No new opens (-ESHUTDOWN), readers get -EIO, every instant is released. Returns when all are;
  * this is the only call here that waits for libvirt. May be called again.

@@ -72,6 +72,13 @@ struct noted_error {
     struct error err;
 };
 
+/* A change that a daemon before us has left. Owned by its slot until its session has it. */
+struct left_change {
+    struct change *change;
+    struct journal_entry *entry;
+    STAILQ_ENTRY(left_change) link;
+};
+
 /*
  * What is kept of a domain that was opened or had an error; lives as long as the registry, since
  * serials must not start again while the kernel may know old ones. Guarded by the registry's lock
@@ -83,8 +90,9 @@ struct slot {
     struct session *session; /* the domain's instant, or NULL */
     uint64_t last_serial;    /* of the last instant that was taken */
     bool has_thread;
-    struct waiter_list waiters; /* for the session while TAKING, else for the one after it */
-    struct reader_list named;   /* of internal snapshots */
+    struct waiter_list waiters;      /* for the session while TAKING, else for the one after it */
+    STAILQ_HEAD(, left_change) left; /* of daemons before us, to be undone before anything else */
+    struct reader_list named;        /* of internal snapshots */
     struct noted_error errors[ERRORS_KEPT];
     size_t n_errors; /* ever noted; the newest is at (n_errors - 1) % ERRORS_KEPT */
     LIST_ENTRY(slot) link;
@@ -100,7 +108,8 @@ struct registry {
     LIST_HEAD(, slot) slots;
     size_t n_slots;
     unsigned n_threads;
-    unsigned n_open; /* instants that count for max_open: all but broken ones */
+    unsigned n_open;    /* instants that count for max_open: all but broken ones */
+    unsigned n_untried; /* leftovers whose undoing was not tried yet */
     bool is_shut;
 };
 

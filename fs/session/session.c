@@ -2,7 +2,6 @@
 #include "fs/session/session.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 
 #include "fs/log.h"
@@ -23,6 +22,8 @@ const char *session_state_name(enum session_state state)
         return "releasing";
     case SESSION_GONE:
         return "gone";
+    case SESSION_DEFERRED:
+        return "deferred";
     case SESSION_BROKEN:
         return "broken";
     }
@@ -31,13 +32,14 @@ const char *session_state_name(enum session_state state)
 
 #define MOVE(state) (1u << (state))
 static const unsigned allowed_moves[] = {
-    /* OPEN or LINGERING: taken; RELEASING: taken too late; GONE: failed; BROKEN: undo failed */
-    [SESSION_TAKING] = MOVE(SESSION_OPEN) | MOVE(SESSION_LINGERING) | MOVE(SESSION_RELEASING) |
-                       MOVE(SESSION_GONE) | MOVE(SESSION_BROKEN),
+    /* OPEN or LINGERING: taken; RELEASING: taken too late, or undo failed; GONE: failed */
+    [SESSION_TAKING] =
+        MOVE(SESSION_OPEN) | MOVE(SESSION_LINGERING) | MOVE(SESSION_RELEASING) | MOVE(SESSION_GONE),
     [SESSION_OPEN] = MOVE(SESSION_LINGERING) | MOVE(SESSION_RELEASING),
     [SESSION_LINGERING] = MOVE(SESSION_OPEN) | MOVE(SESSION_RELEASING),
-    [SESSION_RELEASING] = MOVE(SESSION_GONE) | MOVE(SESSION_BROKEN),
+    [SESSION_RELEASING] = MOVE(SESSION_GONE) | MOVE(SESSION_DEFERRED) | MOVE(SESSION_BROKEN),
     [SESSION_GONE] = 0,
+    [SESSION_DEFERRED] = MOVE(SESSION_RELEASING),
     [SESSION_BROKEN] = MOVE(SESSION_RELEASING),
 };
 
@@ -51,9 +53,7 @@ static void session_check_locked(const struct session *session) REQUIRES(registr
     (void)is_usable;
 }
 
-/* The only place that assigns the state. */
-static void session_enter_locked(struct session *session, enum session_state next)
-    REQUIRES(registry_role)
+void session_enter_locked(struct session *session, enum session_state next)
 {
     assert(allowed_moves[session->state] & MOVE(next));
     log_debug("domain %s: instant %" PRIu64 ": %s -> %s", session->slot->id, session->serial,
@@ -63,7 +63,7 @@ static void session_enter_locked(struct session *session, enum session_state nex
     cond_wake_all(&session->wake);
 }
 
-static struct session *session_create_locked(struct slot *slot) REQUIRES(registry_role)
+struct session *session_create_locked(struct slot *slot, enum session_state state)
 {
     struct session *session = calloc(1, sizeof(*session));
     if (!session)
@@ -71,7 +71,8 @@ static struct session *session_create_locked(struct slot *slot) REQUIRES(registr
     session->registry = slot->registry;
     session->slot = slot;
     session->serial = slot->last_serial + 1;
-    session->state = SESSION_TAKING;
+    session->state = state;
+    session->instant.config = &slot->registry->config;
     session->refs = 1;
     LIST_INIT(&session->readers);
     cond_init(&session->wake);
@@ -85,11 +86,11 @@ bool session_unref_locked(struct session *session)
 
 void session_free(struct session *session)
 {
-    if (session->instant.private_data)
-        session->method->forget(&session->instant);
     instant_fini(&session->instant);
     cond_fini(&session->wake);
     domain_unref(session->record);
+    for (size_t i = 0; i < session->n_growing; i++)
+        free(session->growing[i]);
     free(session->growing);
     free(session->disks);
     free(session);
@@ -166,19 +167,7 @@ void session_leave_locked(struct session *session)
         linger_locked(session);
 }
 
-/* ---- The thread: taking ---- */
-
-static const struct method *choose_method(const struct registry *registry,
-                                          const struct domain *domain, struct error *err)
-{
-    if (domain->state == DOMAIN_SHUTOFF)
-        return &method_lock;
-    if (registry->config.live == LIVE_OVERLAY)
-        return &method_overlay;
-    error_set(err, -EOPNOTSUPP, "domain '%s' is %s: say live=overlay, or shut it down",
-              domain->name, domain_state_name(domain->state));
-    return NULL;
-}
+/* ---- Taking, on the session's thread ---- */
 
 static struct timespec earlier(struct timespec a, struct timespec b)
 {
@@ -209,39 +198,37 @@ static int prepare_disks(struct domain *domain, struct session_disk **ret_disks,
     return 0;
 }
 
-struct taken {
-    const struct method *method;
-    struct session_disk *disks;
-};
-
-static int take(struct session *session, struct taken *ret_taken, struct error *err)
+/* Nobody waits any more, or nobody may. */
+static bool is_unwanted(void *ctx)
 {
-    struct registry *registry = session->registry;
-    struct host *host = registry->config.host;
+    struct session *session = ctx;
+    registry_lock(session->registry);
+    bool is_over = session->registry->is_shut || TAILQ_EMPTY(&session->slot->waiters);
+    registry_unlock(session->registry);
+    return is_over;
+}
+
+static int take(struct session *session, struct session_disk **ret_disks, struct error *err)
+{
     struct instant *instant = &session->instant;
-    instant->host = host;
-    instant->cache = registry->config.cache;
-    int r = record_find(host, session->slot->id, &instant->domain, err);
-    if (r < 0)
-        return r;
-    const struct method *method = choose_method(registry, instant->domain, err);
-    if (!method)
-        return -EOPNOTSUPP;
-    ret_taken->method = method;
-    r = method->can(host, instant->domain, err);
+    instant->is_cancelled = is_unwanted;
+    instant->ctx = session;
+    int r = record_find(instant->config->host, session->slot->id, &instant->domain, err);
+    if (r == 0)
+        r = instant_choose(instant, err);
     if (r < 0)
         return r;
     auto_free struct session_disk *disks = NULL;
     r = prepare_disks(instant->domain, &disks, err);
-    if (r == 0 && method != &method_lock)
+    if (r == 0 && instant->method)
         registry_note_record(session);
     if (r == 0)
-        r = method->take(instant, err);
+        r = instant_take(instant, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < instant->domain->n_disks; i++)
         disks[i].is_served = instant->images[i] != NULL;
-    ret_taken->disks = take_ptr(disks);
+    *ret_disks = take_ptr(disks);
     return 0;
 }
 
@@ -269,13 +256,26 @@ static void fix_attrs_locked(struct session *session) REQUIRES(registry_role)
     }
 }
 
-static void publish_locked(struct session *session, const struct taken *taken)
+void session_show_method_locked(struct session *session)
+{
+    const struct change *change = session->instant.change;
+    session->method = instant_method_name(&session->instant);
+    session->is_cold_lock = !session->instant.method;
+    session->growing = change ? calloc(change->n_disks + 1, sizeof(*session->growing)) : NULL;
+    for (size_t i = 0; session->growing && i < change->n_disks; i++) {
+        const char *file = change->disks[i].file;
+        char *copy = file ? strdup(file) : NULL;
+        if (copy)
+            session->growing[session->n_growing++] = copy;
+    }
+}
+
+static void publish_locked(struct session *session, struct session_disk *disks)
     REQUIRES(registry_role)
 {
     const struct instant *instant = &session->instant;
-    session->method = taken->method;
-    session->disks = taken->disks;
-    session->growing = instant->growing ? strdup(instant->growing) : NULL;
+    session_show_method_locked(session);
+    session->disks = disks;
     session->is_locked = true;
     for (size_t i = 0; i < instant->domain->n_disks; i++)
         if (instant->images[i])
@@ -285,7 +285,7 @@ static void publish_locked(struct session *session, const struct taken *taken)
         session->taken_ns + (int64_t)session->registry->config.max_hold_s * 1000000000;
     session->slot->last_serial = session->serial;
     fix_attrs_locked(session);
-    if (taken->method == &method_lock && session->saw_run)
+    if (session->is_cold_lock && session->saw_run)
         session_end_locked(session, -EIO, "the domain was started meanwhile");
 }
 
@@ -304,32 +304,31 @@ static void admit_waiters_locked(struct session *session, struct waiter_list *an
     }
 }
 
+/* What was begun and could not be undone at once is tried again, as the release of any instant. */
 static void fail_locked(struct session *session, const struct error *err,
                         struct waiter_list *answers) REQUIRES(registry_role)
 {
-    bool is_stuck = session->instant.private_data != NULL;
+    bool is_stuck = session->instant.change != NULL;
     if (is_stuck) {
+        session_show_method_locked(session);
         session->broken = *err;
-        session->growing = session->instant.growing ? strdup(session->instant.growing) : NULL;
     }
     slot_answer_all_locked(session->slot, err, answers);
-    session_enter_locked(session, is_stuck ? SESSION_BROKEN : SESSION_GONE);
+    session_enter_locked(session, is_stuck ? SESSION_RELEASING : SESSION_GONE);
 }
 
-/* TAKING to one of the states after it; returns without the lock, all answers given. */
-static void session_take(struct session *session) EXCLUDES(registry_role)
+void session_take(struct session *session)
 {
-    struct taken taken = {0};
+    struct session_disk *disks = NULL;
     struct error err = {0};
-    int r = take(session, &taken, &err);
+    int r = take(session, &disks, &err);
     err.code = r;
     struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
     registry_lock(session->registry);
     if (r < 0) {
-        session->method = taken.method;
         fail_locked(session, &err, &answers);
     } else {
-        publish_locked(session, &taken);
+        publish_locked(session, disks);
         if (session->end.code < 0) {
             slot_answer_all_locked(session->slot, &session->end, &answers);
             session_enter_locked(session, SESSION_RELEASING);
@@ -343,140 +342,4 @@ static void session_take(struct session *session) EXCLUDES(registry_role)
     }
     registry_unlock(session->registry);
     waiters_deliver(&answers);
-}
-
-/* ---- The thread: holding and releasing ---- */
-
-/* Returns in RELEASING. */
-static void hold_locked(struct session *session) REQUIRES(registry_role)
-{
-    struct registry *registry = session->registry;
-    while (session->state == SESSION_OPEN || session->state == SESSION_LINGERING) {
-        int64_t now = monotonic_ns();
-        bool is_lingering = session->state == SESSION_LINGERING;
-        if (is_lingering && now >= session->linger_ns)
-            session_end_locked(session, 0, NULL);
-        else if (now >= session->hold_ns)
-            session_end_locked(session, -EIO, "the instant was held longer than max_hold");
-        else if (is_lingering && session->linger_ns < session->hold_ns)
-            registry_wait_until(registry, &session->wake, session->linger_ns);
-        else
-            registry_wait_until(registry, &session->wake, session->hold_ns);
-    }
-}
-
-/* RELEASING to GONE or BROKEN; drops the lock meanwhile. */
-static void release_locked(struct session *session) REQUIRES(registry_role)
-{
-    struct registry *registry = session->registry;
-    struct error end = session->end;
-    struct error err = {0};
-    bool is_news = end.code < 0 && session->n_readers > 0 && !registry->is_shut;
-    registry_unlock(registry);
-    if (is_news)
-        registry_note_error(registry, session->slot->id, "now", &end);
-    int r = session->method->release(&session->instant, &err);
-    if (r < 0) {
-        err.code = r;
-        error_prefix(&err, "the domain could not be put back");
-        registry_note_error(registry, session->slot->id, "now", &err);
-    }
-    registry_lock(registry);
-    if (r < 0)
-        session->broken = err;
-    session_enter_locked(session, r < 0 ? SESSION_BROKEN : SESSION_GONE);
-}
-
-/* One more try when all ends: what stood in the way may be over. */
-static void stay_broken_locked(struct session *session) REQUIRES(registry_role)
-{
-    struct registry *registry = session->registry;
-    registry->n_open--;
-    while (!registry->is_shut)
-        registry_wait(registry, &session->wake);
-    registry->n_open++;
-    session_enter_locked(session, SESSION_RELEASING);
-    release_locked(session);
-}
-
-static void refuse_waiters_locked(struct session *session, struct waiter_list *answers)
-    REQUIRES(registry_role)
-{
-    struct error err;
-    error_set(&err, -EBUSY, "an earlier instant was not put back: %s", session->broken.text);
-    slot_answer_all_locked(session->slot, &err, answers);
-}
-
-/* One instant from TAKING to its end. Called and returns with the lock. */
-static void serve_locked(struct slot *slot) REQUIRES(registry_role)
-{
-    struct registry *registry = slot->registry;
-    struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
-    struct session *session = session_create_locked(slot);
-    if (!session) {
-        slot_answer_all_locked(slot, &(struct error){.code = -ENOMEM, .text = "out of memory"},
-                               &answers);
-        registry_unlock(registry);
-        waiters_deliver(&answers);
-        registry_lock(registry);
-        return;
-    }
-    slot->session = session;
-    registry_unlock(registry);
-    session_take(session);
-    registry_lock(registry);
-    hold_locked(session);
-    if (session->state == SESSION_RELEASING)
-        release_locked(session);
-    if (session->state == SESSION_BROKEN) {
-        refuse_waiters_locked(session, &answers);
-        registry_unlock(registry);
-        waiters_deliver(&answers);
-        registry_lock(registry);
-        stay_broken_locked(session);
-    }
-    slot->session = NULL;
-    if (session_unref_locked(session)) {
-        registry_unlock(registry);
-        session_free(session);
-        registry_lock(registry);
-    }
-}
-
-static void *session_main(void *arg)
-{
-    struct slot *slot = arg;
-    struct registry *registry = slot->registry;
-    registry_lock(registry);
-    while (!TAILQ_EMPTY(&slot->waiters))
-        serve_locked(slot);
-    slot->has_thread = false;
-    registry->n_open--;
-    registry->n_threads--;
-    cond_wake_all(&registry->changed);
-    registry_unlock(registry);
-    return NULL;
-}
-
-int session_start_locked(struct slot *slot, struct error *err)
-{
-    struct registry *registry = slot->registry;
-    if (registry->n_open >= registry->config.max_open && !registry_make_room_locked(registry))
-        return error_set(err, -EMFILE, "%u instants are open already (max_open)", registry->n_open);
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    sigset_t all, before; /* signals are for the main thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    int r = pthread_create(&thread, &attr, session_main, slot);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (r != 0)
-        return error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(r));
-    slot->has_thread = true;
-    registry->n_open++;
-    registry->n_threads++;
-    return 0;
 }

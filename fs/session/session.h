@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
-#include "fs/session/method.h"
+#include "fs/session/instant.h"
 #include "fs/session/registry.h"
 #include "qcow/base/thread.h"
 
@@ -23,7 +23,10 @@ extern struct mutex registry_role;
  * LINGERING  yes            set      0
  * RELEASING  yes, or no     dropped  0, or their reads fail with `end`
  * GONE       no             dropped  as above
- * BROKEN     yes            dropped  as above; kept for a person to see, tried again at shutdown
+ * DEFERRED   yes            dropped  as above; tried again when the domain changes
+ * BROKEN     yes            dropped  as above; likewise, and a person should have a look
+ *
+ * What a daemon before us left begins in RELEASING.
  */
 enum session_state {
     SESSION_TAKING,
@@ -31,6 +34,7 @@ enum session_state {
     SESSION_LINGERING,
     SESSION_RELEASING,
     SESSION_GONE,
+    SESSION_DEFERRED,
     SESSION_BROKEN,
 };
 
@@ -55,26 +59,34 @@ struct session {
 
     /* Guarded by the registry's lock. */
     enum session_state state;
-    const struct method *method; /* NULL while TAKING */
-    struct domain *record;       /* what the disks are shown from if the method changes them */
-    struct session_disk *disks;  /* one for each of the record; NULL while TAKING */
-    bool is_locked;              /* all images lie where QEMU's locks work */
-    char *growing;               /* file that grows meanwhile, or NULL */
+    const char *method;         /* its name; NULL while TAKING */
+    bool is_cold_lock;          /* nothing was changed: a start ends it */
+    struct domain *record;      /* what the disks are shown from if the method changes them */
+    struct session_disk *disks; /* one for each of the record; NULL while TAKING */
+    bool is_locked;             /* all images lie where QEMU's locks work */
+    char **growing;             /* files that grow meanwhile, n_growing of them */
+    size_t n_growing;
     LIST_HEAD(, reader) readers;
     unsigned n_readers;
     int64_t taken_ns;    /* monotonic; also of the deadlines below */
     int64_t linger_ns;   /* while LINGERING: when to let go */
     int64_t hold_ns;     /* when to end it whoever reads */
     bool saw_run;        /* the domain was seen running while TAKING */
+    bool has_news;       /* the domain has changed since the release was tried */
+    bool is_left;        /* a daemon before us took it */
+    unsigned n_tries;    /* how often the release was tried */
     struct error end;    /* why it ended early; code 0 if not */
-    struct error broken; /* BROKEN: what the release said */
+    struct error broken; /* DEFERRED, BROKEN: what the release said last */
     struct cond wake;
     unsigned refs; /* the thread and each reader, also those of an ended instant */
 };
 
 const char *session_state_name(enum session_state state);
 
-/* Starts the slot's thread, which serves its waiters. 0; -EMFILE, -ENOMEM. */
+/*
+ * Starts the slot's thread, which undoes its leftovers and then serves its waiters.
+ * 0; -EMFILE (not for leftovers), -ENOMEM.
+ */
 int session_start_locked(struct slot *slot, struct error *err) REQUIRES(registry_role);
 
 /*
@@ -95,6 +107,16 @@ int session_join_locked(struct session *session, const char *target,
 
 /* A reader has left: it is off the list already. */
 void session_leave_locked(struct session *session) REQUIRES(registry_role);
+
+/* For session.c and session_thread.c: a session of the slot, not in it yet; NULL: no memory. */
+struct session *session_create_locked(struct slot *slot, enum session_state state)
+    REQUIRES(registry_role);
+/* The only place that assigns the state. */
+void session_enter_locked(struct session *session, enum session_state next) REQUIRES(registry_role);
+/* Copies what `status` shows of the instant's method. Once. */
+void session_show_method_locked(struct session *session) REQUIRES(registry_role);
+/* TAKING to one of the states after it; returns without the lock, all answers given. */
+void session_take(struct session *session) EXCLUDES(registry_role);
 
 /* Drops a reference; true if it was the last: session_free() then, without the lock. */
 bool session_unref_locked(struct session *session) REQUIRES(registry_role);

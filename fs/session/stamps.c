@@ -11,6 +11,7 @@
 
 #include "fs/log.h"
 #include "fs/session/catalog.h"
+#include "fs/state.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 
@@ -36,24 +37,6 @@ struct stamps {
     bool is_warned GUARDED_BY(lock);
     int64_t saved_ns GUARDED_BY(lock); /* monotonic */
 };
-
-/* JSON wants UTF-8, and ids may hold any byte. Caller frees. */
-static char *escape_key(const char *key)
-{
-    char *out = malloc(3 * strlen(key) + 1);
-    if (!out)
-        return NULL;
-    char *at = out;
-    for (; *key; key++) {
-        unsigned char c = (unsigned char)*key;
-        if (c < 0x20 || c >= 0x7f || c == '%')
-            at += sprintf(at, "%%%02X", c);
-        else
-            *at++ = (char)c;
-    }
-    *at = '\0';
-    return out;
-}
 
 static bool parse_hash(const json_t *value, uint64_t *ret_hash)
 {
@@ -142,23 +125,6 @@ static json_t *load(const char *path, const char *source)
     return entries;
 }
 
-/* mkdir -p with mode 0700; true if the directory is there. */
-static bool make_dirs(const char *dir)
-{
-    auto_free char *path = strdup(dir);
-    if (!path)
-        return false;
-    for (char *at = path + 1; *at; at++) {
-        if (*at != '/')
-            continue;
-        *at = '\0';
-        mkdir(path, 0700);
-        *at = '/';
-    }
-    struct stat st;
-    return mkdir(path, 0700) == 0 || (stat(path, &st) == 0 && S_ISDIR(st.st_mode));
-}
-
 int stamps_open(const char *state_dir, const char *source, struct stamps **ret_stamps,
                 struct error *err)
 {
@@ -166,7 +132,7 @@ int stamps_open(const char *state_dir, const char *source, struct stamps **ret_s
     if (!stamps)
         return error_set(err, -ENOMEM, "out of memory");
     mutex_init(&stamps->lock);
-    stamps->source = escape_key(source);
+    stamps->source = state_escape(source);
     bool is_enough = stamps->source != NULL;
     if (state_dir && is_enough) {
         stamps->dir = strdup(state_dir);
@@ -194,25 +160,12 @@ int stamps_open(const char *state_dir, const char *source, struct stamps **ret_s
     return 0;
 }
 
-static int write_all(int fd, const char *text)
-{
-    for (size_t left = strlen(text); left > 0;) {
-        ssize_t n = write(fd, text, left);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        text += n;
-        left -= (size_t)n;
-    }
-    return 0;
-}
-
 /* Replaces the file in one step: a reader sees the old or the new content. */
 static int replace_file(const struct stamps *stamps, const char *text)
 {
-    if (!make_dirs(stamps->dir))
-        return -errno;
+    int r = state_make_dirs(stamps->dir);
+    if (r < 0)
+        return r;
     auto_free char *temp = NULL;
     if (asprintf(&temp, "%s.XXXXXX", stamps->path) < 0) {
         temp = NULL;
@@ -221,7 +174,7 @@ static int replace_file(const struct stamps *stamps, const char *text)
     auto_close int fd = mkostemp(temp, O_CLOEXEC); /* O_EXCL and 0600 */
     if (fd < 0)
         return -errno;
-    int r = write_all(fd, text);
+    r = state_write_all(fd, text, strlen(text));
     if (r == 0 && rename(temp, stamps->path) < 0)
         r = -errno;
     if (r < 0)
@@ -333,7 +286,7 @@ static struct timespec get_locked(struct stamps *stamps, const char *key, uint64
 struct timespec stamps_get(struct stamps *stamps, const char *key, uint64_t hash,
                            const struct timespec *first)
 {
-    auto_free char *escaped = escape_key(key);
+    auto_free char *escaped = state_escape(key);
     if (!escaped)
         return first ? *first : time_after(NULL);
     mutex_lock(&stamps->lock);

@@ -112,7 +112,7 @@ static json_t *describe_instant_locked(const struct session *session) REQUIRES(r
     json_t *root = json_pack("{sIss}", "serial", (json_int_t)session->serial, "state",
                              session_state_name(session->state));
     if (session->method)
-        json_object_set_new(root, "method", json_string(session->method->name));
+        json_object_set_new(root, "method", json_string(session->method));
     if (is_taken(session)) {
         int64_t age_ns = monotonic_ns() - session->taken_ns;
         json_object_set_new(root, "taken", json_time(session->instant.taken));
@@ -139,29 +139,40 @@ static json_t *describe_errors_locked(const struct slot *slot) REQUIRES(registry
     return errors;
 }
 
-/* What a failed release left in the domain. */
+static json_t *describe_files_locked(const struct session *session) REQUIRES(registry_role)
+{
+    json_t *files = json_array();
+    for (size_t i = 0; i < session->n_growing; i++)
+        json_array_append_new(files, json_text(session->growing[i]));
+    return files;
+}
+
+/* What a release has not undone yet. */
 static json_t *describe_leftover_locked(const struct session *session) REQUIRES(registry_role)
 {
-    json_t *root = json_pack("{soso}", "reason", json_text(session->broken.text), "file",
-                             json_text(session->growing));
+    json_t *root =
+        json_pack("{sososssb}", "reason", json_text(session->broken.text), "files",
+                  describe_files_locked(session), "state", session_state_name(session->state),
+                  "from_earlier_mount", session->is_left);
     if (root && session->method)
-        json_object_set_new(root, "method", json_string(session->method->name));
+        json_object_set_new(root, "method", json_string(session->method));
     return root;
 }
 
-/* @ret_growing: the file that grows meanwhile, or NULL; to be looked at without the lock. */
-static void describe_slot_locked(const struct slot *slot, json_t *root, char **ret_growing)
+/* @ret_files: files that grow meanwhile, to be looked at without the lock; or NULL. */
+static void describe_slot_locked(const struct slot *slot, json_t *root, json_t **ret_files)
     REQUIRES(registry_role)
 {
     const struct session *session = slot ? slot->session : NULL;
     json_t *instants = json_array();
     json_t *leftovers = json_array();
-    if (session)
+    bool is_leftover = session && (session->is_left || session->n_tries > 0);
+    if (session && !is_leftover)
         json_array_append_new(instants, describe_instant_locked(session));
-    if (session && session->state == SESSION_BROKEN)
+    if (is_leftover)
         json_array_append_new(leftovers, describe_leftover_locked(session));
-    if (session && session->growing)
-        *ret_growing = strdup(session->growing);
+    if (session && session->n_growing)
+        *ret_files = describe_files_locked(session);
     json_object_set_new(root, "instants", instants);
     json_object_set_new(root, "snapshot_readers",
                         slot ? describe_named_locked(slot) : json_array());
@@ -169,12 +180,21 @@ static void describe_slot_locked(const struct slot *slot, json_t *root, char **r
     json_object_set_new(root, "leftovers", leftovers);
 }
 
-static void add_overlay_bytes(json_t *root, const char *growing)
+/* Of all files together. */
+static void add_overlay_bytes(json_t *root, const json_t *files)
 {
-    struct stat st;
     json_t *instant = json_array_get(json_object_get(root, "instants"), 0);
-    if (instant && growing && stat(growing, &st) == 0)
-        json_object_set_new(instant, "overlay_bytes", json_integer((json_int_t)st.st_blocks * 512));
+    json_int_t n_bytes = 0;
+    size_t i;
+    const json_t *file;
+    json_array_foreach(files, i, file)
+    {
+        struct stat st;
+        if (stat(json_string_value(file), &st) == 0)
+            n_bytes += (json_int_t)st.st_blocks * 512;
+    }
+    if (instant && files)
+        json_object_set_new(instant, "overlay_bytes", json_integer(n_bytes));
 }
 
 char *registry_status(struct registry *registry, struct domain *domain)
@@ -186,11 +206,12 @@ char *registry_status(struct registry *registry, struct domain *domain)
     if (!root)
         return NULL;
     json_object_set_new(root, "disks", describe_disks(domain));
-    auto_free char *growing = NULL;
+    json_t *files = NULL;
     registry_lock(registry);
-    describe_slot_locked(slot_find_locked(registry, domain->id), root, &growing);
+    describe_slot_locked(slot_find_locked(registry, domain->id), root, &files);
     registry_unlock(registry);
-    add_overlay_bytes(root, growing);
+    add_overlay_bytes(root, files);
+    json_decref(files);
     auto_free char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     char *line = NULL;
@@ -259,7 +280,7 @@ static char *instant_xattr_locked(const struct session *session, const struct di
     if (strcmp(name, "taken") == 0)
         return copy_time(session->instant.taken);
     if (strcmp(name, "method") == 0)
-        return strdup(session->method->name);
+        return strdup(session->method);
     if (strcmp(name, "consistency") == 0)
         return strdup(session->instant.consistency);
     if (strcmp(name, "source") == 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "tests/lib/fake_host.h"
+#include "tests/lib/fake_host_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,14 +32,14 @@ struct fake_host {
     struct fake_verb_state verbs[N_FAKE_VERBS] GUARDED_BY(lock);
 };
 
-static void *need(void *ptr)
+void *fake_need(void *ptr)
 {
     if (!ptr)
         abort();
     return ptr;
 }
 
-static void need_that(bool is_true, const char *what)
+void fake_need_that(bool is_true, const char *what)
 {
     if (is_true)
         return;
@@ -49,7 +49,7 @@ static void need_that(bool is_true, const char *what)
 
 /* ---- Verbs: counting, faults, delays ---- */
 
-static int begin_verb(struct fake_host *fake, enum fake_verb verb)
+int fake_begin_verb(struct fake_host *fake, enum fake_verb verb)
 {
     mutex_lock(&fake->lock);
     struct fake_verb_state *state = &fake->verbs[verb];
@@ -62,7 +62,7 @@ static int begin_verb(struct fake_host *fake, enum fake_verb verb)
     return fault;
 }
 
-static void end_verb(struct fake_host *fake, enum fake_verb verb)
+void fake_end_verb(struct fake_host *fake, enum fake_verb verb)
 {
     mutex_lock(&fake->lock);
     fake->verbs[verb].ended++;
@@ -100,7 +100,7 @@ static void await(struct fake_host *fake, const unsigned *count, unsigned n)
     int64_t deadline = monotonic_ns() + (int64_t)AWAIT_S * 1000000000;
     mutex_lock(&fake->lock);
     while (*count < n)
-        need_that(cond_wait_until(&fake->changed, &fake->lock, deadline), "call never came");
+        fake_need_that(cond_wait_until(&fake->changed, &fake->lock, deadline), "call never came");
     mutex_unlock(&fake->lock);
 }
 
@@ -134,7 +134,7 @@ static size_t find_locked(struct fake_host *fake, const char *key, bool is_id) R
     return FAKE_DOMAINS_MAX;
 }
 
-static struct domain *get(struct fake_host *fake, const char *key, bool is_id)
+struct domain *fake_get(struct fake_host *fake, const char *key, bool is_id)
 {
     mutex_lock(&fake->lock);
     size_t i = find_locked(fake, key, is_id);
@@ -145,44 +145,45 @@ static struct domain *get(struct fake_host *fake, const char *key, bool is_id)
 
 struct domain *fake_host_find(struct fake_host *fake, const char *name)
 {
-    return get(fake, name, false);
+    return fake_get(fake, name, false);
 }
 
 static void copy_disk(const struct disk *from, struct disk *ret)
 {
     *ret = *from;
-    ret->target = need(strdup(from->target));
-    ret->unsupported = from->unsupported ? need(strdup(from->unsupported)) : NULL;
-    ret->layers = need(calloc(from->n_layers + 1, sizeof(*ret->layers))); /* one to spare */
+    ret->target = fake_need(strdup(from->target));
+    ret->unsupported = from->unsupported ? fake_need(strdup(from->unsupported)) : NULL;
+    ret->layers = fake_need(calloc(from->n_layers + 1, sizeof(*ret->layers))); /* one to spare */
     for (size_t i = 0; i < from->n_layers; i++)
-        ret->layers[i] = (struct disk_layer){.path = need(strdup(from->layers[i].path)),
+        ret->layers[i] = (struct disk_layer){.path = fake_need(strdup(from->layers[i].path)),
                                              .format = from->layers[i].format};
 }
 
 /* A copy to change: records that were given out stay as they are. */
-static struct domain *copy_domain(const struct domain *from)
+struct domain *fake_copy_domain(const struct domain *from)
 {
-    struct domain *copy = need(domain_create(from->id, from->name));
+    struct domain *copy = fake_need(domain_create(from->id, from->name));
     copy->state = from->state;
     copy->is_persistent = from->is_persistent;
     copy->has_managed_save = from->has_managed_save;
-    copy->xml = from->xml ? need(strdup(from->xml)) : NULL;
+    copy->has_manager = from->has_manager;
+    copy->xml = from->xml ? fake_need(strdup(from->xml)) : NULL;
     copy->n_disks = from->n_disks;
-    copy->disks = need(calloc(from->n_disks + 1, sizeof(*copy->disks)));
+    copy->disks = fake_need(calloc(from->n_disks + 1, sizeof(*copy->disks)));
     for (size_t i = 0; i < from->n_disks; i++)
         copy_disk(&from->disks[i], &copy->disks[i]);
     return copy;
 }
 
 /* Puts @domain in place of the record with its id, or adds it, and tells the listener. */
-static void publish(struct fake_host *fake, struct domain *domain)
+void fake_publish(struct fake_host *fake, struct domain *domain)
 {
     mutex_lock(&fake->lock);
     size_t at = find_locked(fake, domain->id, true);
     for (size_t i = 0; at == FAKE_DOMAINS_MAX && i < FAKE_DOMAINS_MAX; i++)
         if (!fake->domains[i])
             at = i;
-    need_that(at < FAKE_DOMAINS_MAX, "too many domains");
+    fake_need_that(at < FAKE_DOMAINS_MAX, "too many domains");
     struct domain *before = fake->domains[at];
     fake->domains[at] = domain_ref(domain);
     struct host_events events = fake->events;
@@ -196,7 +197,8 @@ static void publish(struct fake_host *fake, struct domain *domain)
 char *fake_host_path(const struct fake_host *fake, const char *name, unsigned disk)
 {
     char *path = NULL;
-    need_that(asprintf(&path, "%s/%s-vd%c.img", fake->dir, name, 'a' + (char)disk) > 0, "path");
+    fake_need_that(asprintf(&path, "%s/%s-vd%c.img", fake->dir, name, 'a' + (char)disk) > 0,
+                   "path");
     return path;
 }
 
@@ -207,86 +209,86 @@ unsigned char fake_host_byte(unsigned disk, uint64_t guest_off)
 
 static void write_disk(const char *path, unsigned disk)
 {
-    auto_free unsigned char *bytes = need(malloc(FAKE_DISK_SIZE));
+    auto_free unsigned char *bytes = fake_need(malloc(FAKE_DISK_SIZE));
     for (uint64_t i = 0; i < FAKE_DISK_SIZE; i++)
         bytes[i] = fake_host_byte(disk, i);
     auto_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    need_that(fd >= 0 && write(fd, bytes, FAKE_DISK_SIZE) == FAKE_DISK_SIZE, path);
+    fake_need_that(fd >= 0 && write(fd, bytes, FAKE_DISK_SIZE) == FAKE_DISK_SIZE, path);
 }
 
 void fake_host_add(struct fake_host *fake, const char *name, unsigned n_disks)
 {
     auto_free char *id = NULL;
-    need_that(asprintf(&id, "id-%s", name) > 0, "id");
-    struct domain *domain = need(domain_create(id, name));
+    fake_need_that(asprintf(&id, "id-%s", name) > 0, "id");
+    struct domain *domain = fake_need(domain_create(id, name));
     domain->is_persistent = true;
     domain->n_disks = n_disks;
-    domain->disks = need(calloc(n_disks + 1, sizeof(*domain->disks)));
+    domain->disks = fake_need(calloc(n_disks + 1, sizeof(*domain->disks)));
     for (unsigned i = 0; i < n_disks; i++) {
         struct disk *disk = &domain->disks[i];
         char target[] = {'v', 'd', (char)('a' + i), '\0'};
-        disk->target = need(strdup(target));
-        disk->layers = need(calloc(1, sizeof(*disk->layers)));
+        disk->target = fake_need(strdup(target));
+        disk->layers = fake_need(calloc(1, sizeof(*disk->layers)));
         disk->layers[0].path = fake_host_path(fake, name, i);
         disk->layers[0].format = QCOW_FORMAT_RAW;
         disk->n_layers = 1;
         write_disk(disk->layers[0].path, i);
     }
-    publish(fake, domain);
+    fake_publish(fake, domain);
 }
 
 void fake_host_set_state(struct fake_host *fake, const char *name, enum domain_state state)
 {
-    struct domain *before = need(fake_host_find(fake, name));
-    struct domain *domain = copy_domain(before);
+    struct domain *before = fake_need(fake_host_find(fake, name));
+    struct domain *domain = fake_copy_domain(before);
     domain->state = state;
     domain_unref(before);
-    publish(fake, domain);
+    fake_publish(fake, domain);
 }
 
 void fake_host_set_unsupported(struct fake_host *fake, const char *name, unsigned disk,
                                const char *reason)
 {
-    struct domain *before = need(fake_host_find(fake, name));
-    struct domain *domain = copy_domain(before);
+    struct domain *before = fake_need(fake_host_find(fake, name));
+    struct domain *domain = fake_copy_domain(before);
     free(domain->disks[disk].unsupported);
-    domain->disks[disk].unsupported = need(strdup(reason));
+    domain->disks[disk].unsupported = fake_need(strdup(reason));
     domain_unref(before);
-    publish(fake, domain);
+    fake_publish(fake, domain);
 }
 
 void fake_host_put_image(struct fake_host *fake, const char *name, unsigned disk, int fd)
 {
-    struct domain *before = need(fake_host_find(fake, name));
-    struct domain *domain = copy_domain(before);
+    struct domain *before = fake_need(fake_host_find(fake, name));
+    struct domain *domain = fake_copy_domain(before);
     domain_unref(before);
     struct disk_layer *top = &domain->disks[disk].layers[0];
     auto_close int out = open(top->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    need_that(out >= 0, top->path);
+    fake_need_that(out >= 0, top->path);
     off_t from = 0;
     ssize_t n;
     while ((n = sendfile(out, fd, &from, 1 << 20)) > 0)
         ;
-    need_that(n == 0, top->path);
+    fake_need_that(n == 0, top->path);
     top->format = QCOW_FORMAT_QCOW2;
-    publish(fake, domain);
+    fake_publish(fake, domain);
 }
 
 void fake_host_set_xml(struct fake_host *fake, const char *name, const char *xml)
 {
-    struct domain *before = need(fake_host_find(fake, name));
-    struct domain *domain = copy_domain(before);
+    struct domain *before = fake_need(fake_host_find(fake, name));
+    struct domain *domain = fake_copy_domain(before);
     domain_unref(before);
     free(domain->xml);
-    domain->xml = need(strdup(xml));
-    publish(fake, domain);
+    domain->xml = fake_need(strdup(xml));
+    fake_publish(fake, domain);
 }
 
 void fake_host_remove(struct fake_host *fake, const char *name)
 {
     mutex_lock(&fake->lock);
     size_t at = find_locked(fake, name, false);
-    need_that(at < FAKE_DOMAINS_MAX, name);
+    fake_need_that(at < FAKE_DOMAINS_MAX, name);
     struct domain *domain = fake->domains[at];
     fake->domains[at] = NULL;
     struct host_events events = fake->events;
@@ -313,7 +315,7 @@ static int fake_list(struct host *host, struct domain ***ret_domains, size_t *re
 {
     (void)err;
     struct fake_host *fake = from_host(host);
-    struct domain **domains = need(calloc(FAKE_DOMAINS_MAX, sizeof(struct domain *)));
+    struct domain **domains = fake_need(calloc(FAKE_DOMAINS_MAX, sizeof(struct domain *)));
     size_t n = 0;
     mutex_lock(&fake->lock);
     for (size_t i = 0; i < FAKE_DOMAINS_MAX; i++)
@@ -329,15 +331,15 @@ static int fake_list(struct host *host, struct domain ***ret_domains, size_t *re
 static struct domain *fake_find(struct host *host, const char *id)
 {
     struct fake_host *fake = from_host(host);
-    begin_verb(fake, FAKE_FIND);
-    struct domain *domain = get(fake, id, true);
-    end_verb(fake, FAKE_FIND);
+    fake_begin_verb(fake, FAKE_FIND);
+    struct domain *domain = fake_get(fake, id, true);
+    fake_end_verb(fake, FAKE_FIND);
     return domain;
 }
 
 static struct domain *fake_find_name(struct host *host, const char *name)
 {
-    return get(from_host(host), name, false);
+    return fake_get(from_host(host), name, false);
 }
 
 static int fake_open_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret_file,
@@ -350,82 +352,6 @@ static int fake_open_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file
     return error_set(err, -EPERM, "'%s' refers to another file", ref->from);
 }
 
-static int take(struct fake_host *fake, const struct domain *domain, const struct disk *disk,
-                struct host_overlay *ret_overlay)
-{
-    struct domain *copy = copy_domain(domain);
-    struct disk *changed = &copy->disks[disk - domain->disks];
-    char *overlay = NULL;
-    need_that(asprintf(&overlay, "%s.overlay", disk->layers[0].path) > 0, "path");
-    auto_close int fd = open(overlay, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    need_that(fd >= 0, overlay);
-    memmove(changed->layers + 1, changed->layers, changed->n_layers * sizeof(*changed->layers));
-    changed->n_layers++;
-    changed->layers[0] = (struct disk_layer){.path = overlay, .format = QCOW_FORMAT_QCOW2};
-    ret_overlay->target = need(strdup(disk->target));
-    ret_overlay->overlay = need(strdup(overlay));
-    ret_overlay->base = need(strdup(disk->layers[0].path));
-    publish(fake, copy);
-    return 0;
-}
-
-static int fake_take(struct host *host, const struct domain *domain, const struct disk *disk,
-                     struct host_overlay *ret_overlay, struct error *err)
-{
-    struct fake_host *fake = from_host(host);
-    int r = begin_verb(fake, FAKE_TAKE);
-    if (r < 0)
-        error_set(err, r, "the fake host refuses the overlay");
-    else
-        r = take(fake, domain, disk, ret_overlay);
-    end_verb(fake, FAKE_TAKE);
-    return r;
-}
-
-/* QEMU refuses a commit into an image whose writing somebody forbids. */
-static bool is_write_forbidden(const char *path)
-{
-    auto_close int fd = open(path, O_RDWR | O_CLOEXEC);
-    need_that(fd >= 0, path);
-    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
-    return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
-}
-
-static void merge(struct fake_host *fake, const struct domain *domain,
-                  const struct host_overlay *overlay)
-{
-    need_that(unlink(overlay->overlay) == 0, overlay->overlay);
-    struct domain *now = get(fake, domain->id, true);
-    if (!now)
-        return; /* undefined meanwhile */
-    struct domain *copy = copy_domain(now);
-    for (size_t i = 0; i < copy->n_disks; i++) {
-        struct disk *disk = &copy->disks[i];
-        if (strcmp(disk->target, overlay->target) != 0)
-            continue;
-        free(disk->layers[0].path);
-        disk->n_layers--;
-        memmove(disk->layers, disk->layers + 1, disk->n_layers * sizeof(*disk->layers));
-    }
-    domain_unref(now);
-    publish(fake, copy);
-}
-
-static int fake_merge(struct host *host, const struct domain *domain,
-                      const struct host_overlay *overlay, struct error *err)
-{
-    struct fake_host *fake = from_host(host);
-    int r = begin_verb(fake, FAKE_MERGE);
-    if (r < 0)
-        error_set(err, r, "the fake host refuses the merge");
-    else if (is_write_forbidden(overlay->base))
-        r = error_set(err, -EBUSY, "Failed to get \"write\" lock");
-    else
-        merge(fake, domain, overlay);
-    end_verb(fake, FAKE_MERGE);
-    return r;
-}
-
 static void fake_close(struct host *host)
 {
     (void)host; /* the test destroys it */
@@ -436,8 +362,7 @@ static const struct host_ops fake_ops = {
     .find = fake_find,
     .find_name = fake_find_name,
     .open_ref = fake_open_ref,
-    .snapshot_take = fake_take,
-    .snapshot_merge = fake_merge,
+    .method = fake_method,
     .close = fake_close,
 };
 
@@ -445,13 +370,13 @@ static const struct host_ops fake_ops = {
 
 struct fake_host *fake_host_create(void)
 {
-    struct fake_host *fake = need(calloc(1, sizeof(*fake)));
+    struct fake_host *fake = fake_need(calloc(1, sizeof(*fake)));
     fake->base.ops = &fake_ops;
     mutex_init(&fake->lock);
     cond_init(&fake->changed);
     const char *tmp = getenv("TMPDIR");
-    need_that(asprintf(&fake->dir, "%s/fake-host.XXXXXX", tmp ? tmp : "/tmp") > 0, "path");
-    need_that(mkdtemp(fake->dir) != NULL, fake->dir);
+    fake_need_that(asprintf(&fake->dir, "%s/fake-host.XXXXXX", tmp ? tmp : "/tmp") > 0, "path");
+    fake_need_that(mkdtemp(fake->dir) != NULL, fake->dir);
     return fake;
 }
 
@@ -460,8 +385,8 @@ void fake_host_destroy(struct fake_host *fake)
     for (size_t i = 0; i < FAKE_DOMAINS_MAX; i++)
         domain_unref(fake->domains[i]);
     auto_free char *command = NULL;
-    need_that(asprintf(&command, "rm -rf '%s'", fake->dir) > 0, "path");
-    need_that(system(command) == 0, command);
+    fake_need_that(asprintf(&command, "rm -rf '%s'", fake->dir) > 0, "path");
+    fake_need_that(system(command) == 0, command);
     cond_fini(&fake->changed);
     mutex_fini(&fake->lock);
     free(fake->dir);

@@ -4,6 +4,7 @@
  * asking is done by children, so that a signal meets a lone system call.
  */
 #include "fs/fuse/mount.h"
+#include "fs/session/journal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@ enum { EXIT_SKIP = 77, CACHE_LEN = 1 << 20 };
 struct fixture {
     struct fake_host *fake;
     struct qcow_cache *cache;
+    struct journal *journal;
     struct registry *registry;
     struct stamps *stamps;
     char dir[64]; /* the mount point */
@@ -76,7 +78,9 @@ static int set_up(void **state)
     fake_host_add(f->fake, "web", 1);
     fake_host_set_state(f->fake, "web", DOMAIN_RUNNING);
     assert_int_equal(qcow_cache_create(CACHE_LEN, &f->cache, &err), 0);
+    assert_int_equal(journal_open(fake_host_dir(f->fake), "fake", &f->journal, &err), 0);
     struct registry_config config = {.host = fake_host_base(f->fake),
+                                     .journal = f->journal,
                                      .cache = f->cache,
                                      .live = LIVE_OVERLAY,
                                      .join_s = 60,
@@ -127,6 +131,7 @@ static int tear_down(void **state)
     registry_shutdown(f->registry);
     end_mount(f);
     registry_destroy(f->registry);
+    journal_close(f->journal);
     stamps_close(f->stamps);
     fake_host_destroy(f->fake);
     qcow_cache_destroy(f->cache);

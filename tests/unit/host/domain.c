@@ -88,15 +88,6 @@ static void names_states_as_virsh_does(void **state)
     assert_string_equal(domain_state_name(DOMAIN_PAUSED), "paused");
 }
 
-static void an_overlay_can_be_released_twice(void **state)
-{
-    (void)state;
-    struct host_overlay overlay = {.target = strdup("vda"), .overlay = strdup("/o")};
-    host_overlay_fini(&overlay);
-    assert_null(overlay.target);
-    host_overlay_fini(&overlay);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -104,7 +95,6 @@ int main(void)
         cmocka_unit_test(finds_a_disk_by_its_target),
         cmocka_unit_test(sees_whether_anything_differs),
         cmocka_unit_test(names_states_as_virsh_does),
-        cmocka_unit_test(an_overlay_can_be_released_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

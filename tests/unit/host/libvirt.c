@@ -185,6 +185,24 @@ static void follows_changes_by_events(void **state)
     close_test_host(host, &log);
 }
 
+static int note_nothing(void *ctx, const struct change *change, struct error *err)
+{
+    (void)ctx;
+    (void)change;
+    (void)err;
+    return 0;
+}
+
+static int enter_nothing(void *ctx, struct change *change, struct error *err)
+{
+    return note_nothing(ctx, change, err);
+}
+
+static void leave_nothing(void *ctx, struct change *change)
+{
+    note_nothing(ctx, change, NULL);
+}
+
 static void a_snapshot_the_driver_cannot_make_changes_nothing(void **state)
 {
     (void)state;
@@ -192,11 +210,18 @@ static void a_snapshot_the_driver_cannot_make_changes_nothing(void **state)
     struct host *host = open_test_host(&log);
     struct domain *domain = host->ops->find_name(host, "test");
     assert_non_null(domain);
-    struct host_overlay overlay = {0};
+    const struct host_method *method = host->ops->method(host, CHANGE_OVERLAY);
+    const struct change_steps steps = {
+        .note = note_nothing, .enter = enter_nothing, .leave = leave_nothing};
+    struct change *change;
     struct error err = {0};
-    assert_true(host->ops->snapshot_take(host, domain, &domain->disks[0], &overlay, &err) < 0);
+    assert_int_equal(change_create(CHANGE_OVERLAY, domain->id, domain->name, &change, &err), 0);
+    int r = method->plan(host, domain, change, &err);
+    if (r == 0)
+        r = method->make(host, change, &steps, &err);
+    assert_true(r < 0);
     assert_true(err.text[0]);
-    assert_null(overlay.overlay);
+    change_free(change);
     domain_unref(domain);
     close_test_host(host, &log);
 }

@@ -16,14 +16,25 @@ static const char two_disks[] = "<domain><devices><disk><target dev='vda'/></dis
                                 "device='cdrom'><target dev='sda'/></disk>"
                                 "</devices></domain>";
 
-static void names_every_disk_and_freezes_one(void **state)
+/* Builds the snapshot of a change that puts @file over @target. */
+static int build(const char *domain_xml, const char *target, const char *file, char **ret_xml)
+{
+    struct change *change;
+    struct error err = {0};
+    assert_int_equal(change_create(CHANGE_OVERLAY, "id", "name", &change, &err), 0);
+    strcpy(change->mark + strlen(CHANGE_MARK_PREFIX), "<&b");
+    assert_int_equal(change_add_disk(change, target, "/b", QCOW_FORMAT_RAW, file, &err), 0);
+    int r = overlay_xml_build(domain_xml, change, ret_xml, &err);
+    change_free(change);
+    return r;
+}
+
+static void names_every_disk_and_freezes_those_of_the_change(void **state)
 {
     (void)state;
     char *xml;
-    struct error err = {0};
-    assert_int_equal(overlay_xml_build(two_disks, "n", "vda", "/o", &xml, &err), 0);
-    assert_non_null(strstr(xml, "<domainsnapshot><name>n</name><disks>"
-                                "<disk name=\"vda\" snapshot=\"external\" type=\"file\">"
+    assert_int_equal(build(two_disks, "vda", "/o", &xml), 0);
+    assert_non_null(strstr(xml, "<disks><disk name=\"vda\" snapshot=\"external\" type=\"file\">"
                                 "<driver type=\"qcow2\"/><source file=\"/o\"/></disk>"
                                 "<disk name=\"sda\" snapshot=\"no\"/></disks></domainsnapshot>"));
     free(xml);
@@ -33,9 +44,8 @@ static void escapes_what_xml_would_take_amiss(void **state)
 {
     (void)state;
     char *xml;
-    struct error err = {0};
-    assert_int_equal(overlay_xml_build(two_disks, "a<&b", "vda", "/o\"<&amp;'", &xml, &err), 0);
-    assert_non_null(strstr(xml, "<name>a&lt;&amp;b</name>"));
+    assert_int_equal(build(two_disks, "vda", "/o\"<&amp;'", &xml), 0);
+    assert_non_null(strstr(xml, "<name>virtsnapfs-&lt;&amp;b</name>"));
     assert_non_null(strstr(xml, "file=\"/o&quot;&lt;&amp;amp;'\""));
     free(xml);
 }
@@ -46,9 +56,9 @@ static void refuses_a_disk_that_does_not_exist(void **state)
     char *xml;
     enum overlay_xml_job job;
     struct error err = {0};
-    assert_int_equal(overlay_xml_build(two_disks, "n", "vdb", "/o", &xml, &err), -EBADMSG);
+    assert_int_equal(build(two_disks, "vdb", "/o", &xml), -EBADMSG);
     assert_int_equal(overlay_xml_find_job(two_disks, "vdb", &job, &err), -EBADMSG);
-    assert_int_equal(overlay_xml_build("<x/>", "n", "vda", "/o", &xml, &err), -EBADMSG);
+    assert_int_equal(build("<x/>", "vda", "/o", &xml), -EBADMSG);
 }
 
 static void check_job(const char *mirror, enum overlay_xml_job want)
@@ -79,7 +89,7 @@ static void tells_the_stages_of_a_commit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_every_disk_and_freezes_one),
+        cmocka_unit_test(names_every_disk_and_freezes_those_of_the_change),
         cmocka_unit_test(escapes_what_xml_would_take_amiss),
         cmocka_unit_test(refuses_a_disk_that_does_not_exist),
         cmocka_unit_test(tells_the_stages_of_a_commit),

@@ -63,7 +63,7 @@ static void a_failed_release_is_kept_for_a_person(void **state)
     struct domain *domain = fake_host_find(f.fake, "live");
     char *text = registry_status(f.registry, domain);
     assert_non_null(strstr(text, "\"state\": \"broken\""));
-    assert_non_null(strstr(text, "live-vda.img.overlay"));
+    assert_non_null(strstr(text, "live-vda.img.virtsnapfs-"));
     free(text);
     domain_unref(domain);
     fake_host_fail(f.fake, FAKE_MERGE, 0); /* shutdown tries once more */
@@ -83,7 +83,7 @@ static void an_overlay_that_cannot_be_undone_after_a_failed_take_is_kept_too(voi
     fake_host_fail(f.fake, FAKE_MERGE, -EIO);
     struct error err;
     assert_int_equal(open_fails(&f, "live", "vda", &err), -EIO);
-    assert_non_null(strstr(err.text, "overlay not merged back"));
+    assert_non_null(strstr(err.text, "could not be put back"));
     assert_int_equal(open_fails(&f, "live", "vda", &err), -EBUSY);
     fixture_close(&f);
 }
@@ -207,32 +207,40 @@ static void too_many_instants_are_refused(void **state)
     fixture_close(&f);
 }
 
-static void a_running_domain_is_refused_unless_live_says_how(void **state)
+static void a_method_that_the_host_lacks_is_refused(void **state)
 {
     (void)state;
     struct fixture f;
     struct registry_config config = patient;
-    config.live = LIVE_REFUSE;
+    config.live = LIVE_BACKUP;
+    config.cold = COLD_INTERNAL;
     fixture_open(&f, &config);
     struct error err;
     assert_int_equal(open_fails(&f, "live", "vda", &err), -EOPNOTSUPP);
-    assert_non_null(strstr(err.text, "live=overlay"));
+    assert_non_null(strstr(err.text, "backup"));
+    assert_int_equal(open_fails(&f, "off", "vda", &err), -EOPNOTSUPP);
+    assert_non_null(strstr(err.text, "internal"));
     fixture_close(&f);
 }
 
-static void an_overlay_of_several_disks_is_refused(void **state)
+static void all_disks_are_of_one_instant_but_for_those_left_out(void **state)
 {
     (void)state;
     struct fixture f;
     fixture_open(&f, &patient);
     fake_host_set_state(f.fake, "off", DOMAIN_PAUSED);
-    struct error err;
-    assert_int_equal(open_fails(&f, "off", "vda", &err), -EOPNOTSUPP);
+    struct reader *vda = open_disk(&f, "off", "vda");
+    struct reader *vdb = open_disk(&f, "off", "vdb");
+    assert_int_equal(fake_host_count(f.fake, FAKE_TAKE), 1);
+    reader_close(vda);
+    reader_close(vdb);
+    fake_host_await_ended(f.fake, FAKE_MERGE, 1);
     fake_host_set_unsupported(f.fake, "off", 1, "shareable");
-    struct reader *reader = open_disk(&f, "off", "vda");
+    struct error err;
+    vda = open_disk(&f, "off", "vda");
     assert_int_equal(open_fails(&f, "off", "vdb", &err), -EOPNOTSUPP);
     assert_string_equal(err.text, "disk 'vdb': shareable");
-    reader_close(reader);
+    reader_close(vda);
     fixture_close(&f);
 }
 
@@ -284,8 +292,8 @@ int main(void)
         cmocka_unit_test(a_domain_that_goes_ends_its_instants),
         cmocka_unit_test(shutdown_answers_everybody_and_releases_all),
         cmocka_unit_test(too_many_instants_are_refused),
-        cmocka_unit_test(a_running_domain_is_refused_unless_live_says_how),
-        cmocka_unit_test(an_overlay_of_several_disks_is_refused),
+        cmocka_unit_test(a_method_that_the_host_lacks_is_refused),
+        cmocka_unit_test(all_disks_are_of_one_instant_but_for_those_left_out),
         cmocka_unit_test(a_damaged_disk_spoils_only_its_own_file),
         cmocka_unit_test(a_writer_on_any_disk_fails_a_cold_instant),
     };

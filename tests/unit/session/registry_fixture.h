@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "fs/log.h"
+#include "fs/session/journal.h"
 #include "fs/session/registry.h"
 #include "qcow/base/thread.h"
 #include "tests/lib/fake_host.h"
@@ -22,6 +23,7 @@
 struct fixture {
     struct fake_host *fake;
     struct qcow_cache *cache;
+    struct journal *journal; /* in the fake host's folder */
     struct registry *registry;
 };
 
@@ -60,7 +62,10 @@ static inline void fixture_open(struct fixture *fixture, const struct registry_c
     fake_host_add(fixture->fake, "live", 1);
     fake_host_set_state(fixture->fake, "live", DOMAIN_RUNNING);
     assert_int_equal(qcow_cache_create(8 << 20, &fixture->cache, &err), 0);
+    assert_int_equal(journal_open(fake_host_dir(fixture->fake), "fake", &fixture->journal, &err),
+                     0);
     struct registry_config full = *config;
+    full.journal = fixture->journal;
     full.host = fake_host_base(fixture->fake);
     full.cache = fixture->cache;
     assert_int_equal(registry_create(&full, &fixture->registry, &err), 0);
@@ -73,6 +78,7 @@ static inline void fixture_close(struct fixture *fixture)
 {
     registry_shutdown(fixture->registry);
     registry_destroy(fixture->registry);
+    journal_close(fixture->journal);
     qcow_cache_destroy(fixture->cache);
     fake_host_destroy(fixture->fake);
 }

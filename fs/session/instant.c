@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/session/instant.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "fs/log.h"
+#include "fs/session/journal.h"
+#include "qcow/base/cleanup.h"
+
+const char *instant_method_name(const struct instant *instant)
+{
+    return instant->method ? change_method_name(instant->method->method) : "lock";
+}
+
+/* ---- Which method ---- */
+
+static int use(struct instant *instant, enum change_method wanted, struct error *err)
+{
+    struct host *host = instant->config->host;
+    const struct host_method *method = host->ops->method(host, wanted);
+    if (!method)
+        return error_set(err, -EOPNOTSUPP, "'%s' does not work with this kind of source",
+                         change_method_name(wanted));
+    int r = method->can(host, instant->domain, err);
+    if (r == 0)
+        instant->method = method;
+    return r;
+}
+
+/* The definition is not ours to touch, not even for a while, if another manager looks after it. */
+static int choose_auto(struct instant *instant, struct error *err)
+{
+    const struct domain *domain = instant->domain;
+    bool is_ours = domain->is_persistent && !domain->has_manager;
+    return use(instant, is_ours ? CHANGE_OVERLAY : CHANGE_BACKUP, err);
+}
+
+static int choose_live(struct instant *instant, struct error *err)
+{
+    switch (instant->config->live) {
+    case LIVE_AUTO:
+        return choose_auto(instant, err);
+    case LIVE_OVERLAY:
+        return use(instant, CHANGE_OVERLAY, err);
+    case LIVE_BACKUP:
+        return use(instant, CHANGE_BACKUP, err);
+    case LIVE_COPY:
+        return use(instant, CHANGE_COPY, err);
+    case LIVE_MANAGEDSAVE:
+        return use(instant, CHANGE_MANAGEDSAVE, err);
+    }
+    return error_set(err, -EINVAL, "unknown method");
+}
+
+int instant_choose(struct instant *instant, struct error *err)
+{
+    if (instant->domain->state != DOMAIN_SHUTOFF)
+        return choose_live(instant, err);
+    switch (instant->config->cold) {
+    case COLD_LOCK:
+        return 0;
+    case COLD_INTERNAL:
+        return use(instant, CHANGE_INTERNAL, err);
+    case COLD_OVERLAY:
+        return use(instant, CHANGE_COLD_OVERLAY, err);
+    }
+    return error_set(err, -EINVAL, "unknown method");
+}
+
+/* ---- The steps of a method that changes the domain ---- */
+
+static int step_note(void *ctx, const struct change *change, struct error *err)
+{
+    const struct instant *instant = ctx;
+    return journal_update(instant->entry, change, err);
+}
+
+static int step_enter(void *ctx, struct change *change, struct error *err)
+{
+    (void)change;
+    struct instant *instant = ctx;
+    if (instant->is_cancelled && instant->is_cancelled(instant->ctx))
+        return error_set(err, -EINTR, "nobody waits for the instant any more");
+    /* Before the call: a change may be noticed once too often by this, but never missed. */
+    clock_gettime(CLOCK_REALTIME, &instant->taken);
+    instant->consistency = "crash";
+    return 0;
+}
+
+static void step_leave(void *ctx, struct change *change)
+{
+    (void)ctx;
+    (void)change;
+}
+
+static bool step_is_cancelled(void *ctx)
+{
+    const struct instant *instant = ctx;
+    return instant->is_cancelled && instant->is_cancelled(instant->ctx);
+}
+
+static struct change_steps steps_of(struct instant *instant)
+{
+    return (struct change_steps){.note = step_note,
+                                 .enter = step_enter,
+                                 .leave = step_leave,
+                                 .is_cancelled = step_is_cancelled,
+                                 .ctx = instant};
+}
+
+static int plan(struct instant *instant, struct error *err)
+{
+    struct host *host = instant->config->host;
+    const struct domain *domain = instant->domain;
+    struct change *change;
+    int r = change_create(instant->method->method, domain->id, domain->name, &change, err);
+    if (r < 0)
+        return r;
+    change->is_persistent = domain->is_persistent;
+    change->was_paused = domain->state == DOMAIN_PAUSED;
+    r = instant->method->plan(host, domain, change, err);
+    if (r == 0)
+        r = journal_add(instant->config->journal, change, &instant->entry, err);
+    if (r < 0)
+        change_free(change);
+    else
+        instant->change = change;
+    return r;
+}
+
+static int make(struct instant *instant, struct error *err)
+{
+    struct change_steps steps = steps_of(instant);
+    struct host *host = instant->config->host;
+    int r = instant->method->make(host, instant->change, &steps, err);
+    if (r < 0)
+        return r;
+    instant->change->is_made = true;
+    r = journal_update(instant->entry, instant->change, err);
+    return r < 0 ? r : instant_open_images(instant, err);
+}
+
+static int take_by_change(struct instant *instant, struct error *err)
+{
+    int r = plan(instant, err);
+    if (r < 0)
+        return r;
+    r = make(instant, err);
+    if (r < 0) {
+        struct error undo = {0};
+        if (instant_release(instant, &undo) < 0)
+            error_prefix(err, "the domain could not be put back (%s)", undo.text);
+    }
+    return r;
+}
+
+static int take_by_locks(struct instant *instant, struct error *err)
+{
+    int r = instant_open_images(instant, err);
+    if (r < 0)
+        return r;
+    clock_gettime(CLOCK_REALTIME, &instant->taken);
+    return 0;
+}
+
+int instant_take(struct instant *instant, struct error *err)
+{
+    bool is_off = instant->domain->state == DOMAIN_SHUTOFF;
+    /* With its memory saved the guest never unmounted: the disk alone is as after a crash. */
+    bool is_clean = is_off && !instant->domain->has_managed_save;
+    int r = instant->method ? take_by_change(instant, err) : take_by_locks(instant, err);
+    if (r == 0 && (!instant->consistency || is_clean))
+        instant->consistency = is_clean ? "shutdown" : "crash";
+    return r;
+}
+
+int instant_release(struct instant *instant, struct error *err)
+{
+    instant_close_images(instant); /* QEMU refuses to commit into a base that we hold */
+    if (!instant->change)
+        return 0;
+    struct change_steps steps = steps_of(instant);
+    int r = instant->method->undo(instant->config->host, instant->change, &steps, err);
+    if (r < 0)
+        return r;
+    journal_remove(take_ptr(instant->entry));
+    change_free(take_ptr(instant->change));
+    return 0;
+}
+
+void instant_fini(struct instant *instant)
+{
+    instant_close_images(instant);
+    free(take_ptr(instant->failures));
+    journal_forget(take_ptr(instant->entry));
+    change_free(take_ptr(instant->change));
+    domain_unref(take_ptr(instant->domain));
+}

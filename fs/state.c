@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "qcow/base/cleanup.h"
+
+/* So that a new name in the folder above is still there after a loss of power. */
+static int sync_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    auto_free char *parent = slash > path ? strndup(path, (size_t)(slash - path)) : strdup("/");
+    if (!parent)
+        return -ENOMEM;
+    auto_close int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES)
+        return 0; /* a folder of somebody else's, and the new one came to be in it: do what we can
+                   */
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+static int make_dir(const char *path)
+{
+    if (mkdir(path, 0700) == 0)
+        return sync_parent(path);
+    int code = errno;
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return -code; /* that of mkdir says more: EACCES, EROFS, ENOSPC */
+    return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int state_make_dirs(const char *dir)
+{
+    auto_free char *path = strdup(dir);
+    if (!path || !*path)
+        return path ? -ENOENT : -ENOMEM;
+    for (char *at = path + 1; *at; at++) {
+        if (*at != '/')
+            continue;
+        *at = '\0';
+        int r = make_dir(path);
+        *at = '/';
+        if (r < 0)
+            return r;
+    }
+    return make_dir(path);
+}
+
+int state_write_all(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '%';
+}
+
+char *state_escape(const char *text)
+{
+    char *out = malloc(3 * strlen(text) + 1);
+    if (!out)
+        return NULL;
+    char *at = out;
+    for (; *text; text++) {
+        if (is_plain((unsigned char)*text))
+            *at++ = *text;
+        else
+            at += sprintf(at, "%%%02X", (unsigned char)*text);
+    }
+    *at = '\0';
+    return out;
+}
+
+/* The value of an upper-case hex digit, or -1. */
+static int digit_value(char c)
+{
+    const char *digits = "0123456789ABCDEF";
+    const char *at = c ? strchr(digits, c) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+char *state_unescape(const char *text)
+{
+    auto_free char *out = malloc(strlen(text) + 1);
+    if (!out)
+        return NULL;
+    char *at = out;
+    for (; *text; text++) {
+        int value = (unsigned char)*text;
+        if (*text == '%') {
+            int high = digit_value(text[1]);
+            int low = high < 0 ? -1 : digit_value(text[2]);
+            value = low < 0 ? 0 : high << 4 | low;
+            text += low < 0 ? 0 : 2;
+        } else if (!is_plain((unsigned char)value)) {
+            value = 0;
+        }
+        if (value == 0) {
+            errno = EINVAL;
+            return NULL;
+        }
+        *at++ = (char)value;
+    }
+    *at = '\0';
+    return take_ptr(out);
+}
+
+int state_hash(const void *data, size_t len, char ret_hex[STATE_HASH_LEN])
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    if (EVP_Digest(data, len, digest, &n, EVP_sha256(), NULL) != 1 || 2 * n != STATE_HASH_LEN - 1)
+        return -ENOMEM;
+    for (unsigned i = 0; i < n; i++)
+        sprintf(ret_hex + 2 * (size_t)i, "%02x", digest[i]);
+    return 0;
+}
