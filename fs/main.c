@@ -138,6 +138,19 @@ static int open_host(struct program *p, struct error *err)
     return open_libvirt(p, err);
 }
 
+static enum quiesce_policy find_quiesce_policy(enum options_quiesce quiesce)
+{
+    switch (quiesce) {
+    case OPTIONS_QUIESCE_TRY:
+        return QUIESCE_TRY;
+    case OPTIONS_QUIESCE_REQUIRE:
+        return QUIESCE_REQUIRE;
+    case OPTIONS_QUIESCE_NEVER:
+        return QUIESCE_NEVER;
+    }
+    return QUIESCE_TRY;
+}
+
 static int create_registry(struct program *p, struct error *err)
 {
     struct registry_config config = {
@@ -145,6 +158,7 @@ static int create_registry(struct program *p, struct error *err)
         .cache = p->cache,
         .journal = p->journal,
         .live = p->options.live == OPTIONS_LIVE_OVERLAY ? LIVE_OVERLAY : LIVE_AUTO,
+        .quiesce = find_quiesce_policy(p->options.quiesce),
         .join_s = p->options.join_s,
         .linger_s = p->options.linger_s,
         .max_hold_s = p->options.max_hold_s,

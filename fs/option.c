@@ -105,6 +105,19 @@ static int set_cold(const struct option_value *v, struct error *err)
     return strcmp(v->text, "lock") == 0 ? 0 : refuse_word(v, "lock", err);
 }
 
+static int set_quiesce(const struct option_value *v, struct error *err)
+{
+    if (strcmp(v->text, "try") == 0)
+        v->options->quiesce = OPTIONS_QUIESCE_TRY;
+    else if (strcmp(v->text, "require") == 0)
+        v->options->quiesce = OPTIONS_QUIESCE_REQUIRE;
+    else if (strcmp(v->text, "never") == 0)
+        v->options->quiesce = OPTIONS_QUIESCE_NEVER;
+    else
+        return refuse_word(v, "try, require or never", err);
+    return 0;
+}
+
 static int set_format(const struct option_value *v, struct error *err)
 {
     if (strcmp(v->text, "raw") == 0)
@@ -275,6 +288,7 @@ static int set_debug(const struct option_value *v, struct error *err)
 static const struct option known[] = {
     {"live", true, set_live},
     {"cold", true, set_cold},
+    {"quiesce", true, set_quiesce},
     {"format", true, set_format},
     {"join", true, set_join},
     {"linger", true, set_linger},

@@ -240,6 +240,7 @@ void options_print_help(FILE *to)
           "Options, as -o NAME=VALUE or --NAME=VALUE:\n"
           "  live=auto|overlay   how the disks of a running domain are held (auto)\n"
           "  cold=lock           how those of a stopped one are (lock)\n"
+          "  quiesce=try|require|never   freeze the guest's file systems for it (try)\n"
           "  join=TIME           an open joins an instant that is younger (60s)\n"
           "  linger=TIME         an instant outlives its last close by this (5s)\n"
           "  max_hold=TIME       an instant ends after this (24h)\n"

@@ -15,6 +15,7 @@
 
 enum options_action { OPTIONS_SERVE, OPTIONS_HELP, OPTIONS_VERSION };
 enum options_live { OPTIONS_LIVE_AUTO, OPTIONS_LIVE_OVERLAY };
+enum options_quiesce { OPTIONS_QUIESCE_TRY, OPTIONS_QUIESCE_REQUIRE, OPTIONS_QUIESCE_NEVER };
 enum options_format { OPTIONS_FORMAT_NONE, OPTIONS_FORMAT_RAW, OPTIONS_FORMAT_QCOW2 };
 
 struct options {
@@ -25,6 +26,7 @@ struct options {
     bool is_foreground, is_debug, is_single_thread;
 
     enum options_live live;
+    enum options_quiesce quiesce;
     enum options_format format;
     unsigned join_s, linger_s, max_hold_s, timeout_s;
     unsigned max_open;

@@ -111,6 +111,19 @@ static bool is_answer(const char *command)
            strstr(fault->message, command);
 }
 
+/*
+ * An agent that hangs is found before it can be asked for something that it would do later. Any
+ * answer will do, also that it does not know the time.
+ */
+static int check_alive(const struct live *live, struct error *err)
+{
+    long long seconds;
+    unsigned nanoseconds;
+    if (virDomainGetTime(live->dom, &seconds, &nanoseconds, 0) == 0 || is_answer("guest-get-time"))
+        return 0;
+    return fault_set(err, "the guest agent of domain '%s' does not answer", live->name);
+}
+
 /* Of a failed freeze; what is not known to be an answer may have been carried out. */
 static int judge_freeze(const struct live *live, struct error *err)
 {
@@ -119,7 +132,7 @@ static int judge_freeze(const struct live *live, struct error *err)
     int r = fault_set(err, "cannot freeze the file systems of domain '%s'", live->name);
     if (is_refusal)
         return -EIO;
-    return r == -ESTALE || is_unasked ? -ESTALE : -ETIMEDOUT;
+    return r == -ESTALE || is_unasked ? -ESTALE : -EINPROGRESS;
 }
 
 int agent_freeze(struct host *host, const char *domain_id, unsigned timeout_ms, struct error *err)
@@ -134,8 +147,13 @@ int agent_freeze(struct host *host, const char *domain_id, unsigned timeout_ms, 
         r = limit_answers(&live, (int)(timeout_ms / 1000), err);
     if (r < 0)
         return r == -EOPNOTSUPP || r == -ESTALE ? r : -EIO;
-    if (virDomainFSFreeze(live.dom, NULL, 0, 0) < 0)
+    r = check_alive(&live, err);
+    if (r < 0)
+        r = r == -ETIMEDOUT || r == -ESTALE ? r : -EIO;
+    else if (virDomainFSFreeze(live.dom, NULL, 0, 0) < 0)
         r = judge_freeze(&live, err);
+    else
+        r = 0;
     unlimit_answers(&live);
     return r;
 }

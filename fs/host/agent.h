@@ -12,8 +12,9 @@
  * -EOPNOTSUPP: no agent is configured or connected, or the guest is paused; it was not asked.
  * -ESTALE: the guest does not run, or is gone.
  * -EIO: it was not asked since libvirt is lost, or the agent answered that it could not.
- * -ETIMEDOUT: no answer. The guest may be frozen, or be so later on, when its agent gets to it:
- * agent_thaw() is needed.
+ * -ETIMEDOUT: the agent answers nothing at all; it was not asked.
+ * -EINPROGRESS: it was asked, and did not answer. The guest may be frozen, or be so later on, when
+ * its agent gets to it: agent_thaw() is needed.
  *
  * @timeout_ms  for the agent's answer; at least 1000
  */

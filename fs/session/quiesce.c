@@ -98,7 +98,7 @@ static void guard_freeze(struct quiesce *quiesce)
     quiesce->freeze_error = err;
     if (r == 0 && !quiesce->is_moment_over)
         enter_locked(quiesce, GUARD_FROZEN);
-    else if (r == 0 || r == -ETIMEDOUT)
+    else if (r == 0 || r == -EINPROGRESS)
         enter_locked(quiesce, GUARD_THAWING);
     else
         enter_locked(quiesce, GUARD_DONE);
@@ -206,6 +206,15 @@ static int start_guard(struct quiesce *quiesce, struct error *err)
 
 /* ---- the caller ---- */
 
+/* Then its file systems are as its shutdown left them. */
+static bool is_off(const struct quiesce *quiesce)
+{
+    struct domain *domain = quiesce->host->ops->find(quiesce->host, quiesce->domain_id);
+    bool is_off = domain && domain->state == DOMAIN_SHUTOFF;
+    domain_unref(domain);
+    return is_off;
+}
+
 /* 0, or why there is no point in asking the agent. */
 static int check_guest(const struct quiesce *quiesce, struct error *err)
 {
@@ -276,7 +285,7 @@ static int await_freeze(struct quiesce *quiesce, struct error *err)
     if (r < 0)
         *err = quiesce->freeze_error;
     mutex_unlock(&quiesce->lock);
-    return r;
+    return r == -EINPROGRESS ? -ETIMEDOUT : r;
 }
 
 /* With try that is how it is, with require the end. */
@@ -295,7 +304,7 @@ int quiesce_begin(struct quiesce *quiesce, struct change *change,
                   const struct quiesce_journal *journal, struct error *err)
 {
     assert(!quiesce->has_guard);
-    if (quiesce->policy == QUIESCE_NEVER)
+    if (quiesce->policy == QUIESCE_NEVER || is_off(quiesce))
         return 0;
     struct error why = {0};
     int r = check_guest(quiesce, &why);

@@ -39,9 +39,10 @@ struct quiesce *quiesce_create(struct host *host, const char *domain_id, enum qu
                                const struct quiesce_limits *limits);
 
 /*
- * Right before the moment. 0: go on, frozen or not. Only with QUIESCE_REQUIRE: -EOPNOTSUPP,
- * -ETIMEDOUT (after freeze_ms), -EIO, -ESTALE; whatever the policy: what note() said, and
- * -ENOMEM. Then there is to be no moment; quiesce_end() may follow, and does nothing.
+ * Right before the moment. 0: go on, frozen or not (a guest that is off needs it not). Only with
+ * QUIESCE_REQUIRE: -EOPNOTSUPP, -ETIMEDOUT (after freeze_ms), -EIO, -ESTALE; whatever the policy:
+ * what note() said, and -ENOMEM. Then there is to be no moment; quiesce_end() may follow, and does
+ * nothing.
  */
 int quiesce_begin(struct quiesce *quiesce, struct change *change,
                   const struct quiesce_journal *journal, struct error *err);

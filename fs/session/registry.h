@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "fs/host/host.h"
+#include "fs/session/quiesce.h"
 #include "qcow/qcow.h"
 
 struct registry;
@@ -34,6 +35,7 @@ struct registry_config {
     struct journal *journal;  /* borrowed until registry_destroy() */
     enum live_method live;
     enum cold_method cold;
+    enum quiesce_policy quiesce;
     unsigned join_s, linger_s, max_hold_s; /* contract section 5 */
     unsigned max_open;                     /* instants at once: -EMFILE beyond */
 };

@@ -51,7 +51,7 @@ assert_eq "$outcome" OK "thaw of what is not frozen ($reason)"
 # The agent stops in the middle of a freeze, and goes on with it when nobody waits any more.
 guest_run files 'touch /run/stop_in_freeze'
 agent freeze files
-assert_eq "$outcome" ETIMEDOUT "freeze by an agent that hangs ($reason)"
+assert_eq "$outcome" EINPROGRESS "freeze by an agent that hangs ($reason)"
 ((took >= 4500 && took <= 8000)) || fail "a hung freeze took $took ms"
 agent thaw files
 assert_eq "$outcome" ETIMEDOUT "thaw by an agent that hangs ($reason)"
@@ -62,13 +62,11 @@ agent thaw files
 assert_eq "$outcome" OK "thaw of a late freeze ($reason)"
 is_writing files || fail 'the guest does not write after the late thaw'
 
-# It hangs before it was asked.
+# It hangs before it is asked: then it is not, and there is nothing to thaw.
 guest_run files 'kill -STOP $(pidof qemu-ga)'
 agent freeze files
 assert_eq "$outcome" ETIMEDOUT "freeze by a stopped agent ($reason)"
 guest_run files 'kill -CONT $(pidof qemu-ga)'
-agent thaw files
-assert_eq "$outcome" OK "thaw after that ($reason)"
 is_writing files || fail 'the guest does not write in the end'
 
 # What cannot be asked costs no waiting.

@@ -47,7 +47,7 @@ static int guest_freeze(struct host *host, const char *id, struct error *err)
     while (guest->is_freeze_held)
         cond_wait(&guest->changed, &guest->lock);
     int r = guest->freeze_result;
-    guest->is_frozen = guest->is_frozen || r == 0 || r == -ETIMEDOUT;
+    guest->is_frozen = guest->is_frozen || r == 0 || r == -EINPROGRESS;
     cond_wake_all(&guest->changed);
     mutex_unlock(&guest->lock);
     return r < 0 ? error_set(err, r, "the agent said %d", r) : 0;
@@ -224,6 +224,21 @@ static void leaves_a_guest_alone_that_is_not_to_be_frozen(void **state)
     guest_fini(&guest);
 }
 
+static void needs_nothing_of_a_guest_that_is_off(void **state)
+{
+    (void)state;
+    struct guest guest;
+    guest_init(&guest);
+    guest.domain->state = DOMAIN_SHUTOFF;
+    struct quiesce *quiesce = create(&guest, QUIESCE_REQUIRE);
+    assert_int_equal(begin(&guest, quiesce), 0);
+    assert_int_equal(end(&guest, quiesce), 0);
+    assert_null(quiesce_reason(quiesce));
+    quiesce_free(quiesce);
+    assert_int_equal(guest.n_freezes + guest.n_thaws + guest.n_notes, 0);
+    guest_fini(&guest);
+}
+
 static void check_unasked(struct guest *guest, int code, const char *reason)
 {
     struct quiesce *quiesce = create(guest, QUIESCE_TRY);
@@ -296,7 +311,7 @@ static void thaws_until_an_agent_that_hung_says_so(void **state)
     (void)state;
     struct guest guest;
     guest_init(&guest);
-    guest.freeze_result = -ETIMEDOUT;
+    guest.freeze_result = -EINPROGRESS;
     guest.thaw_result = -ETIMEDOUT;
     struct quiesce *quiesce = create(&guest, QUIESCE_TRY);
     assert_int_equal(begin(&guest, quiesce), 0);
@@ -320,7 +335,7 @@ static void refuses_a_hung_agent_where_it_is_required(void **state)
     (void)state;
     struct guest guest;
     guest_init(&guest);
-    guest.freeze_result = -ETIMEDOUT;
+    guest.freeze_result = -EINPROGRESS;
     struct quiesce *quiesce = create(&guest, QUIESCE_REQUIRE);
     assert_int_equal(begin(&guest, quiesce), -ETIMEDOUT);
     assert_int_equal(settle(&guest, quiesce, PLENTY_MS), 0);
@@ -432,7 +447,7 @@ static void can_be_ended_while_the_agent_hangs(void **state)
     struct guest guest;
     guest_init(&guest);
     guest.limits.retry_ms = PLENTY_MS;
-    guest.thaw_result = guest.freeze_result = -ETIMEDOUT;
+    guest.thaw_result = guest.freeze_result = -EINPROGRESS;
     struct quiesce *quiesce = create(&guest, QUIESCE_TRY);
     assert_int_equal(begin(&guest, quiesce), 0);
     await_thaws(&guest, 1);
@@ -490,6 +505,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(freezes_for_the_moment_only),
         cmocka_unit_test(leaves_a_guest_alone_that_is_not_to_be_frozen),
+        cmocka_unit_test(needs_nothing_of_a_guest_that_is_off),
         cmocka_unit_test(does_not_ask_who_cannot_answer),
         cmocka_unit_test(does_not_thaw_what_was_refused),
         cmocka_unit_test(gives_a_moment_up_that_cannot_be_noted),
