@@ -143,13 +143,44 @@ static int open_host(struct program *p, struct error *err)
     return open_libvirt(p, err);
 }
 
+static enum live_method live_method_of(enum options_live live)
+{
+    switch (live) {
+    case OPTIONS_LIVE_AUTO:
+        break;
+    case OPTIONS_LIVE_OVERLAY:
+        return LIVE_OVERLAY;
+    case OPTIONS_LIVE_BACKUP:
+        return LIVE_BACKUP;
+    case OPTIONS_LIVE_COPY:
+        return LIVE_COPY;
+    case OPTIONS_LIVE_MANAGEDSAVE:
+        return LIVE_MANAGEDSAVE;
+    }
+    return LIVE_AUTO;
+}
+
+static enum cold_method cold_method_of(enum options_cold cold)
+{
+    switch (cold) {
+    case OPTIONS_COLD_LOCK:
+        break;
+    case OPTIONS_COLD_INTERNAL:
+        return COLD_INTERNAL;
+    case OPTIONS_COLD_OVERLAY:
+        return COLD_OVERLAY;
+    }
+    return COLD_LOCK;
+}
+
 static int create_registry(struct program *p, struct error *err)
 {
     struct registry_config config = {
         .host = p->host,
         .cache = p->cache,
         .journal = p->journal,
-        .live = p->options.live == OPTIONS_LIVE_OVERLAY ? LIVE_OVERLAY : LIVE_AUTO,
+        .live = live_method_of(p->options.live),
+        .cold = cold_method_of(p->options.cold),
         .join_s = p->options.join_s,
         .linger_s = p->options.linger_s,
         .max_hold_s = p->options.max_hold_s,
