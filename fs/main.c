@@ -19,6 +19,7 @@
 #include "fs/options.h"
 #include "fs/session/journal.h"
 #include "fs/session/registry.h"
+#include "fs/session/space.h"
 #include "fs/session/stamps.h"
 #include "fs/signals.h"
 #include "qcow/base/cleanup.h"
@@ -143,13 +144,36 @@ static int open_host(struct program *p, struct error *err)
     return open_libvirt(p, err);
 }
 
+static const enum live_method live_methods[] = {
+    [OPTIONS_LIVE_AUTO] = LIVE_AUTO,
+    [OPTIONS_LIVE_OVERLAY] = LIVE_OVERLAY,
+    [OPTIONS_LIVE_BACKUP] = LIVE_BACKUP,
+    [OPTIONS_LIVE_COPY] = LIVE_COPY,
+    [OPTIONS_LIVE_MANAGEDSAVE] = LIVE_MANAGEDSAVE,
+};
+static const enum cold_method cold_methods[] = {
+    [OPTIONS_COLD_LOCK] = COLD_LOCK,
+    [OPTIONS_COLD_INTERNAL] = COLD_INTERNAL,
+    [OPTIONS_COLD_OVERLAY] = COLD_OVERLAY,
+};
+static const enum quiesce_policy quiesce_policies[] = {
+    [OPTIONS_QUIESCE_TRY] = QUIESCE_TRY,
+    [OPTIONS_QUIESCE_REQUIRE] = QUIESCE_REQUIRE,
+    [OPTIONS_QUIESCE_NEVER] = QUIESCE_NEVER,
+};
+
 static int create_registry(struct program *p, struct error *err)
 {
     struct registry_config config = {
         .host = p->host,
         .cache = p->cache,
         .journal = p->journal,
-        .live = p->options.live == OPTIONS_LIVE_OVERLAY ? LIVE_OVERLAY : LIVE_AUTO,
+        .live = live_methods[p->options.live],
+        .cold = cold_methods[p->options.cold],
+        .quiesce = quiesce_policies[p->options.quiesce],
+        .min_free = p->options.min_free_len == OPTIONS_MIN_FREE_DEFAULT ? SPACE_MIN_FREE_DEFAULT
+                                                                        : p->options.min_free_len,
+        .timeout_ms = p->options.timeout_s * 1000,
         .join_s = p->options.join_s,
         .linger_s = p->options.linger_s,
         .max_hold_s = p->options.max_hold_s,

@@ -13,6 +13,7 @@ static int find_errno(const virError *fault)
     case VIR_ERR_NO_DOMAIN:
         return -ESTALE;
     case VIR_ERR_OPERATION_TIMEOUT:
+    case VIR_ERR_AGENT_UNRESPONSIVE:
         return -ETIMEDOUT;
     case VIR_ERR_NO_SUPPORT:
     case VIR_ERR_CONFIG_UNSUPPORTED:

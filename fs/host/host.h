@@ -50,11 +50,17 @@ struct host_ops {
     /* How this host fixes an instant that way, or NULL if it cannot. Never NULL itself. */
     const struct host_method *(*method)(struct host *host, enum change_method method);
     /*
-     * Freezes the file systems of a running guest through its agent, and thaws them. Block on the
-     * guest: never call them on a FUSE thread. NULL where the host cannot. 0 once the agent has
-     * said so; -EOPNOTSUPP: no agent; -ETIMEDOUT: it may still do it later; -ESTALE, -EIO.
+     * Freezes the file systems of a running guest by its agent, which is given 5 s. Blocks on the
+     * guest: never call it on a FUSE thread. NULL where the host cannot. 0; -EOPNOTSUPP: no agent,
+     * or the guest is paused; -ETIMEDOUT: the agent hangs, and was not asked; -ESTALE: the guest
+     * does not run; -EIO: libvirt is lost, or the agent said that it could not. -EINPROGRESS: it
+     * was asked and did not answer, so the guest may be frozen, or be so later.
      */
     int (*freeze)(struct host *host, const char *id, struct error *err);
+    /*
+     * Asks for up to 5 s until the agent says that nothing is frozen, no matter by what; blocks
+     * likewise. NULL if freeze is. 0; -ESTALE: the guest does not run; -ETIMEDOUT: ask again.
+     */
     int (*thaw)(struct host *host, const char *id, struct error *err);
     /* Ends threads and connection. */
     void (*close)(struct host *host);

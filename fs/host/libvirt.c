@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/host/agent.h"
+#include "fs/host/backup.h"
 #include "fs/host/eventloop.h"
 #include "fs/host/file.h"
 #include "fs/host/libvirt_internal.h"
@@ -13,6 +15,8 @@
 #include "fs/host/ref.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
+
+enum { AGENT_TIMEOUT_MS = 5000 };
 
 /* A worker that is held up in a call to a frozen libvirtd is left behind after this time. */
 static const int64_t close_wait_ns = 5 * INT64_C(1000000000);
@@ -71,6 +75,16 @@ static int host_open_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file
     return ref_open_recorded(ref, NULL, 0, ret_file, err);
 }
 
+static int host_freeze(struct host *host, const char *id, struct error *err)
+{
+    return agent_freeze(host, id, AGENT_TIMEOUT_MS, err);
+}
+
+static int host_thaw(struct host *host, const char *id, struct error *err)
+{
+    return agent_thaw(host, id, AGENT_TIMEOUT_MS, err);
+}
+
 void libvirt_destroy(struct libvirt_host *lh)
 {
     table_fini(&lh->table);
@@ -117,6 +131,7 @@ static const struct host_method *host_method(struct host *host, enum change_meth
     (void)host;
     static const struct host_method *const methods[N_CHANGE_METHODS] = {
         [CHANGE_OVERLAY] = &host_method_overlay,
+        [CHANGE_BACKUP] = &host_method_backup,
     };
     return methods[method];
 }
@@ -128,6 +143,8 @@ static const struct host_ops libvirt_ops = {
     .refresh = host_refresh,
     .open_ref = host_open_ref,
     .method = host_method,
+    .freeze = host_freeze,
+    .thaw = host_thaw,
     .close = host_close,
 };
 

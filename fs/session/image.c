@@ -114,6 +114,42 @@ static int open_chain(struct disk_image *image, const struct disk_image_request 
     return r < 0 ? r : check_writers(image, request, err);
 }
 
+static struct disk_image *create_image(void)
+{
+    struct disk_image *image = calloc(1, sizeof(*image));
+    if (image) {
+        image->refs = 1;
+        image->is_locked = true;
+    }
+    return image;
+}
+
+static int refuse_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret_file,
+                      struct error *err)
+{
+    (void)ctx;
+    (void)ret_file;
+    return error_set(err, -EPERM, "'%s' refers to another file", ref->from);
+}
+
+int disk_image_open_file(struct qcow_file *file, struct qcow_cache *cache,
+                         struct disk_image **ret_image, struct error *err)
+{
+    struct qcow_opener opener = {.open_ref = refuse_ref};
+    struct disk_image *image = create_image();
+    if (!image) {
+        qcow_file_close(file);
+        return error_set(err, -ENOMEM, "out of memory");
+    }
+    int r = qcow_open(file, &opener, cache, NULL, &image->qcow, err);
+    if (r < 0) {
+        disk_image_unref(image);
+        return r;
+    }
+    *ret_image = image;
+    return 0;
+}
+
 int disk_image_open(const struct disk_image_request *request, struct disk_image **ret_image,
                     struct error *err)
 {
@@ -125,11 +161,9 @@ int disk_image_open(const struct disk_image_request *request, struct disk_image 
                          "'%s' begins like a qcow2 file but is not named .qcow2: say format=qcow2 "
                          "or format=raw",
                          disk->layers[0].path);
-    struct disk_image *image = calloc(1, sizeof(*image));
+    struct disk_image *image = create_image();
     if (!image)
         return error_set(err, -ENOMEM, "out of memory");
-    image->refs = 1;
-    image->is_locked = true;
     int r = open_chain(image, request, err);
     if (r < 0) {
         disk_image_unref(image);

@@ -32,6 +32,12 @@ struct disk_image_request {
  */
 int disk_image_open(const struct disk_image_request *request, struct disk_image **ret_image,
                     struct error *err);
+/*
+ * The same for an open raw image that stands alone and that nobody else writes to. Takes what is in
+ * @file, also on failure.
+ */
+int disk_image_open_file(struct qcow_file *file, struct qcow_cache *cache,
+                         struct disk_image **ret_image, struct error *err);
 struct disk_image *disk_image_ref(struct disk_image *image);
 void disk_image_unref(struct disk_image *image); /* closes with the last; NULL is fine */
 

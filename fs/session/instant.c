@@ -6,7 +6,10 @@
 
 #include "fs/log.h"
 #include "fs/session/journal.h"
+#include "fs/session/space.h"
 #include "qcow/base/cleanup.h"
+
+enum { SETTLE_MS = 1000 };
 
 const char *instant_method_name(const struct instant *instant)
 {
@@ -28,11 +31,16 @@ static int use(struct instant *instant, enum change_method wanted, struct error 
     return r;
 }
 
-/* The definition is not ours to touch, not even for a while, if another manager looks after it. */
+/*
+ * The definition is not ours to touch, not even for a while, if another manager looks after it; and
+ * some disks can be had in no other way.
+ */
 static int choose_auto(struct instant *instant, struct error *err)
 {
     const struct domain *domain = instant->domain;
     bool is_ours = domain->is_persistent && !domain->has_manager;
+    for (size_t i = 0; i < domain->n_disks; i++)
+        is_ours = is_ours && !domain->disks[i].is_remote;
     return use(instant, is_ours ? CHANGE_OVERLAY : CHANGE_BACKUP, err);
 }
 
@@ -76,22 +84,45 @@ static int step_note(void *ctx, const struct change *change, struct error *err)
     return journal_update(instant->entry, change, err);
 }
 
+/* Where the guard of the freeze notes what is frozen. */
+static struct quiesce_journal journal_of(struct instant *instant)
+{
+    return (struct quiesce_journal){.note = step_note, .ctx = instant};
+}
+
+static int freeze(struct instant *instant, struct change *change, struct error *err)
+{
+    const struct registry_config *config = instant->config;
+    struct quiesce_journal journal = journal_of(instant);
+    instant->quiesce =
+        quiesce_create(config->host, change->domain_id, config->quiesce, &quiesce_limits_default);
+    if (!instant->quiesce)
+        return error_set(err, -ENOMEM, "out of memory");
+    return quiesce_begin(instant->quiesce, change, &journal, err);
+}
+
 static int step_enter(void *ctx, struct change *change, struct error *err)
 {
-    (void)change;
     struct instant *instant = ctx;
     if (instant->is_cancelled && instant->is_cancelled(instant->ctx))
         return error_set(err, -EINTR, "nobody waits for the instant any more");
+    int r = freeze(instant, change, err);
+    if (r < 0)
+        return r;
     /* Before the call: a change may be noticed once too often by this, but never missed. */
     clock_gettime(CLOCK_REALTIME, &instant->taken);
-    instant->consistency = "crash";
     return 0;
 }
 
 static void step_leave(void *ctx, struct change *change)
 {
-    (void)ctx;
-    (void)change;
+    struct instant *instant = ctx;
+    if (!instant->quiesce)
+        return;
+    struct quiesce_journal journal = journal_of(instant);
+    int r = quiesce_end(instant->quiesce, change, &journal, &instant->missed_freeze);
+    instant->missed_freeze.code = r;
+    instant->consistency = quiesce_consistency(instant->quiesce);
 }
 
 static bool step_is_cancelled(void *ctx)
@@ -121,6 +152,8 @@ static int plan(struct instant *instant, struct error *err)
     change->was_paused = domain->state == DOMAIN_PAUSED;
     r = instant->method->plan(host, domain, change, err);
     if (r == 0)
+        r = space_check(change, instant->config->min_free, err);
+    if (r == 0)
         r = journal_add(instant->config->journal, change, &instant->entry, err);
     if (r < 0)
         change_free(change);
@@ -136,6 +169,11 @@ static int make(struct instant *instant, struct error *err)
     int r = instant->method->make(host, instant->change, &steps, err);
     if (r < 0)
         return r;
+    if (instant->missed_freeze.code < 0)
+        return error_set(err, instant->missed_freeze.code, "%s", instant->missed_freeze.text);
+    const char *reason = instant->quiesce ? quiesce_reason(instant->quiesce) : NULL;
+    if (reason)
+        log_info("domain '%s': the instant is crash-consistent: %s", instant->domain->name, reason);
     instant->change->is_made = true;
     r = journal_update(instant->entry, instant->change, err);
     return r < 0 ? r : instant_open_images(instant, err);
@@ -175,15 +213,32 @@ int instant_take(struct instant *instant, struct error *err)
     return r;
 }
 
+/*
+ * What was frozen must be thawed before the change is forgotten. Nobody waits here for an agent
+ * that hangs: it is asked in the background, and looked after again with the next try.
+ */
+static int thaw(struct instant *instant, struct error *err)
+{
+    struct quiesce_journal journal = journal_of(instant);
+    int r = instant->quiesce
+                ? quiesce_settle(instant->quiesce, instant->change, &journal, SETTLE_MS, err)
+                : quiesce_undo(instant->config->host, instant->change, &journal, err);
+    return r == -ETIMEDOUT ? -EAGAIN : r;
+}
+
 int instant_release(struct instant *instant, struct error *err)
 {
+    struct error frozen = {0};
     instant_close_images(instant); /* QEMU refuses to commit into a base that we hold */
     if (!instant->change)
         return 0;
+    int thawed = thaw(instant, &frozen);
     struct change_steps steps = steps_of(instant);
     int r = instant->method->undo(instant->config->host, instant->change, &steps, err);
     if (r < 0)
         return r;
+    if (thawed < 0)
+        return error_set(err, thawed, "%s", frozen.text);
     journal_remove(take_ptr(instant->entry));
     change_free(take_ptr(instant->change));
     return 0;
@@ -193,6 +248,7 @@ void instant_fini(struct instant *instant)
 {
     instant_close_images(instant);
     free(take_ptr(instant->failures));
+    quiesce_free(take_ptr(instant->quiesce));
     journal_forget(take_ptr(instant->entry));
     change_free(take_ptr(instant->change));
     domain_unref(take_ptr(instant->domain));

@@ -39,6 +39,9 @@ struct instant {
     /* What there is to undo; NULL once nothing is. */
     struct change *change;
     struct journal_entry *entry; /* of @change */
+
+    struct quiesce *quiesce;    /* from the moment on; constant then but for its guard's work */
+    struct error missed_freeze; /* the moment is not what quiesce=require wants; code 0: it is */
 };
 
 /* As in `status` and the xattr: "lock", "overlay", ... */

@@ -6,6 +6,7 @@
 
 #include "fs/host/file.h"
 #include "fs/session/instant.h"
+#include "fs/session/nbd.h"
 #include "qcow/base/cleanup.h"
 
 static int allocate(struct instant *instant, struct error *err)
@@ -91,6 +92,18 @@ static int open_snapshot(const struct instant *instant, const struct disk *disk,
     return r;
 }
 
+/* An export of the hypervisor's, named after the disk. */
+static int open_export(const struct instant *instant, const struct disk *disk,
+                       struct disk_image **ret_image, struct error *err)
+{
+    const struct change *change = instant->change;
+    if (!change_find_disk(change, disk->target))
+        return open_resting(instant, disk, ret_image, err);
+    struct qcow_file file;
+    int r = nbd_open(change->socket, disk->target, instant->config->timeout_ms, &file, err);
+    return r < 0 ? r : disk_image_open_file(&file, instant->config->cache, ret_image, err);
+}
+
 static int open_image(const struct instant *instant, const struct disk *disk,
                       struct disk_image **ret_image, struct error *err)
 {
@@ -106,9 +119,9 @@ static int open_image(const struct instant *instant, const struct disk *disk,
     case CHANGE_INTERNAL:
         return open_snapshot(instant, disk, ret_image, err);
     case CHANGE_BACKUP:
-        break;
+        return open_export(instant, disk, ret_image, err);
     }
-    return error_set(err, -EOPNOTSUPP, "not read this way");
+    return error_set(err, -EINVAL, "unknown method");
 }
 
 static int open_one(struct instant *instant, size_t disk_idx)

@@ -32,9 +32,9 @@ int journal_open(const char *state_dir, const char *source, struct journal **ret
 void journal_close(struct journal *journal);
 
 /*
- * A new entry with that change; on disk and synced. 0; -EINVAL: not fit to be undone later (no
- * UUID, a path without the mark); -EROFS, -ENOSPC, -EIO, -EACCES, -EPERM (the folder of the journal
- * is not ours alone), -ENOMEM, or what else the file system says.
+ * A new entry with that change; on disk and synced. 0; -EINVAL: not fit to be undone later (an
+ * odd id, a path without the mark); -EROFS, -ENOSPC, -EIO, -EACCES, -EPERM (the folder of the
+ * journal is not ours alone), -ENOMEM, or what else the file system says.
  */
 int journal_add(struct journal *journal, const struct change *change,
                 struct journal_entry **ret_entry, struct error *err);

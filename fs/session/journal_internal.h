@@ -19,7 +19,7 @@ enum { JOURNAL_FILE_MAX = 4 << 20 };
 bool journal_is_mark(const char *text);
 
 /*
- * What a change must be like to be written, and to be believed when it is read: a mark, a UUID,
+ * What a change must be like to be written, and to be believed when it is read: a mark, an id,
  * absolute paths, and in the last part of each path that is deleted one day, the mark.
  * 0 or -EINVAL.
  */

@@ -374,9 +374,17 @@ bool registry_make_room_locked(struct registry *registry)
     return oldest != NULL;
 }
 
+/* A disk that only a running hypervisor can read, and that may be asked to. */
+static bool may_ask_hypervisor(const struct registry *registry, const struct open_request *request)
+{
+    enum live_method live = registry->config.live;
+    return request->disk->is_remote && !request->snapshot &&
+           request->domain->state != DOMAIN_SHUTOFF && (live == LIVE_AUTO || live == LIVE_BACKUP);
+}
+
 void registry_open(struct registry *registry, const struct open_request *request)
 {
-    if (request->disk->unsupported) {
+    if (request->disk->unsupported && !may_ask_hypervisor(registry, request)) {
         struct error err;
         error_set(&err, -EOPNOTSUPP, "disk '%s': %s", request->disk->target,
                   request->disk->unsupported);
@@ -422,6 +430,8 @@ static void domain_changed_locked(struct session *session, enum domain_state sta
     REQUIRES(registry_role)
 {
     session->has_news = true;
+    if (state == DOMAIN_PAUSED && session->space_ns != INT64_MAX)
+        session->space_ns = 0; /* perhaps for want of room */
     cond_wake_all(&session->wake);
     bool is_backup = session->method && strcmp(session->method, "backup") == 0;
     if (state == DOMAIN_SHUTOFF && is_backup) /* it is the guest's QEMU that is read */

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "fs/host/host.h"
+#include "fs/session/quiesce.h"
 #include "qcow/qcow.h"
 
 struct registry;
@@ -34,6 +35,9 @@ struct registry_config {
     struct journal *journal;  /* borrowed until registry_destroy() */
     enum live_method live;
     enum cold_method cold;
+    enum quiesce_policy quiesce;
+    uint64_t min_free;                     /* bytes, or SPACE_MIN_FREE_DEFAULT: session/space.h */
+    unsigned timeout_ms;                   /* how long an export of the hypervisor may be silent */
     unsigned join_s, linger_s, max_hold_s; /* contract section 5 */
     unsigned max_open;                     /* instants at once: -EMFILE beyond */
 };

@@ -283,6 +283,7 @@ static void publish_locked(struct session *session, struct session_disk *disks)
     session->taken_ns = monotonic_ns();
     session->hold_ns =
         session->taken_ns + (int64_t)session->registry->config.max_hold_s * 1000000000;
+    session->space_ns = instant->change ? session->taken_ns : INT64_MAX;
     session->slot->last_serial = session->serial;
     fix_attrs_locked(session);
     if (session->is_cold_lock && session->saw_run)

@@ -71,6 +71,7 @@ struct session {
     int64_t taken_ns;    /* monotonic; also of the deadlines below */
     int64_t linger_ns;   /* while LINGERING: when to let go */
     int64_t hold_ns;     /* when to end it whoever reads */
+    int64_t space_ns;    /* when to look for room again; INT64_MAX: nothing grows */
     bool saw_run;        /* the domain was seen running while TAKING */
     bool has_news;       /* the domain has changed since the release was tried */
     bool is_left;        /* a daemon before us took it */

@@ -9,6 +9,7 @@
 #include "fs/log.h"
 #include "fs/session/journal.h"
 #include "fs/session/registry_internal.h"
+#include "fs/session/space.h"
 #include "qcow/base/cleanup.h"
 
 enum {
@@ -19,10 +20,33 @@ enum {
 
 /* ---- Holding ---- */
 
+/*
+ * Ends the instant while there is room for what it takes to undo it. Drops the lock meanwhile.
+ * The change is this thread's own, whatever becomes of the session.
+ */
+static void look_for_room_locked(struct session *session, struct space_watch *watch)
+    REQUIRES(registry_role)
+{
+    struct registry *registry = session->registry;
+    struct error err = {0};
+    registry_unlock(registry);
+    int r = space_look(watch, session->instant.change, registry->config.min_free, &err);
+    registry_lock(registry);
+    session->space_ns = monotonic_ns() + (int64_t)watch->next_ms * 1000000;
+    if (r == -ENOSPC)
+        session_end_locked(session, -EIO, err.text);
+}
+
+static int64_t earliest(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Returns in RELEASING or GONE. */
 static void hold_locked(struct session *session) REQUIRES(registry_role)
 {
     struct registry *registry = session->registry;
+    struct space_watch watch = {0};
     while (session->state == SESSION_OPEN || session->state == SESSION_LINGERING) {
         int64_t now = monotonic_ns();
         bool is_lingering = session->state == SESSION_LINGERING;
@@ -30,10 +54,12 @@ static void hold_locked(struct session *session) REQUIRES(registry_role)
             session_end_locked(session, 0, NULL);
         else if (now >= session->hold_ns)
             session_end_locked(session, -EIO, "the instant was held longer than max_hold");
-        else if (is_lingering && session->linger_ns < session->hold_ns)
-            registry_wait_until(registry, &session->wake, session->linger_ns);
+        else if (now >= session->space_ns)
+            look_for_room_locked(session, &watch);
         else
-            registry_wait_until(registry, &session->wake, session->hold_ns);
+            registry_wait_until(registry, &session->wake,
+                                earliest(earliest(session->hold_ns, session->space_ns),
+                                         is_lingering ? session->linger_ns : INT64_MAX));
     }
 }
 

@@ -118,6 +118,10 @@ static json_t *describe_instant_locked(const struct session *session) REQUIRES(r
         json_object_set_new(root, "taken", json_time(session->instant.taken));
         json_object_set_new(root, "age_s", json_integer(age_ns / 1000000000));
         json_object_set_new(root, "consistency", json_string(session->instant.consistency));
+        const char *reason =
+            session->instant.quiesce ? quiesce_reason(session->instant.quiesce) : NULL;
+        if (reason)
+            json_object_set_new(root, "not_quiesced", json_text(reason));
         json_object_set_new(root, "locked", json_boolean(session->is_locked));
     }
     if (session->end.code < 0)

@@ -127,7 +127,7 @@ mount_start_at() {
     local source=$1
     shift
     # shellcheck disable=SC2086
-    $VIRTSNAPFS -f -o "state=$T/state" "$@" "$source" "$MNT" </dev/null >>"$LOG" 2>&1 &
+    $VIRTSNAPFS -f -o "state=$T/state,min_free=1M" "$@" "$source" "$MNT" </dev/null >>"$LOG" 2>&1 &
     PID=$!
     mounts+=("$MNT")
     pids+=("$PID")

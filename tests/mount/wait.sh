@@ -7,7 +7,10 @@ need qemu-img
 mkdir "$T/images" "$T/elsewhere"
 make_qcow2 "$T/images/a.qcow2"
 waiters=()
-at_exit 'kill -KILL "${waiters[@]}" 2>/dev/null'
+kill_waiters() {
+    kill -KILL "${waiters[@]}" 2>/dev/null
+}
+at_exit kill_waiters
 
 # start_wait ARGUMENT...: sets WAITER.
 start_wait() {

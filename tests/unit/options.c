@@ -101,8 +101,9 @@ static void long_options_are_the_same_as_words(void **state)
     (void)state;
     struct options o;
     check_parses(&o, ARGS("--live=overlay", "--max-hold", "2d", "--allow_other", "--linger=1m",
-                          "test:///default", "/mnt"));
+                          "--quiesce=require", "test:///default", "/mnt"));
     assert_int_equal(o.live, OPTIONS_LIVE_OVERLAY);
+    assert_int_equal(o.quiesce, OPTIONS_QUIESCE_REQUIRE);
     assert_int_equal(o.max_hold_s, 172800);
     assert_int_equal(o.linger_s, 60);
     assert_true(o.allow_other);
