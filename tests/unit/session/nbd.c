@@ -117,7 +117,7 @@ static int stop_server(void **state)
 static struct qcow_image *open_export(unsigned timeout_ms)
 {
     struct qcow_file file;
-    struct qcow_image *opened;
+    struct qcow_image *opened = NULL;
     struct error err = {0};
     if (nbd_open(socket_path, "vda", timeout_ms, &file, &err) < 0 ||
         qcow_open(&file, NULL, cache, NULL, &opened, &err) < 0)
