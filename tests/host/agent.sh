@@ -56,17 +56,17 @@ assert_eq "$outcome" EINPROGRESS "freeze by an agent that hangs ($reason)"
 agent thaw files
 assert_eq "$outcome" ETIMEDOUT "thaw by an agent that hangs ($reason)"
 ((took >= 4500 && took <= 9000)) || fail "a hung thaw took $took ms"
-guest_run files 'kill -CONT $(cat /run/stopped)'
+guest_run files 'xargs kill -CONT </run/stopped'
 assert_frozen files
 agent thaw files
 assert_eq "$outcome" OK "thaw of a late freeze ($reason)"
 is_writing files || fail 'the guest does not write after the late thaw'
 
 # It hangs before it is asked: then it is not, and there is nothing to thaw.
-guest_run files 'kill -STOP $(pidof qemu-ga)'
+guest_run files 'killall -STOP qemu-ga'
 agent freeze files
 assert_eq "$outcome" ETIMEDOUT "freeze by a stopped agent ($reason)"
-guest_run files 'kill -CONT $(pidof qemu-ga)'
+guest_run files 'killall -CONT qemu-ga'
 is_writing files || fail 'the guest does not write in the end'
 
 # What cannot be asked costs no waiting.
@@ -79,7 +79,7 @@ refuses_at_once() {
 virsh suspend files >/dev/null
 refuses_at_once EOPNOTSUPP paused 'a paused guest'
 virsh resume files >/dev/null
-guest_run files 'kill $(pidof qemu-ga)'
+guest_run files 'killall qemu-ga'
 wait_for 10 eval '! guest_agent_is_connected files' || fail 'the agent does not go'
 refuses_at_once EOPNOTSUPP 'no guest agent is connected' 'an agent that is not there'
 domain_destroy files

@@ -21,11 +21,12 @@ has_written() {
     (($(guest_progress blocks synced) > $1))
 }
 wait_for 60 has_written 600 || fail 'the guest is slow'
-guest_progress blocks gap_us >/dev/null
+guest_reset_gap blocks
 sleep 2
 echo "longest gap between two synced writes without us: $(guest_progress blocks gap_us) us"
 
 for turn in 1 2 3 4; do
+    guest_reset_gap blocks
     before=$(guest_progress blocks synced)
     exec {vda}<"$snapshots/now.raw" {vdb}<"$snapshots/now.vdb.raw"
     after=$(guest_progress blocks started)

@@ -51,17 +51,18 @@ guest_run() {
     python3 "$LIB_DIR/guest/command.py" "$T/guest/$1" "$2"
 }
 
-guest_answers() {
-    guest_run "$1" true 2>/dev/null
+guest_is_ready() {
+    grep -q '^guest: ready' "$T/log.$1"
 }
 
 guest_start() {
+    rm -f "$T/log.$1"
     virsh start "$1" >/dev/null
     guest_wait_ready "$1"
 }
 
 guest_wait_ready() {
-    wait_for 60 guest_answers "$1" || fail "guest $1 does not come up"
+    wait_for 60 guest_is_ready "$1" || fail "guest $1 does not come up"
 }
 
 guest_agent_is_connected() {
@@ -72,9 +73,14 @@ guest_wait_agent() {
     wait_for 20 guest_agent_is_connected "$1" || fail "guest $1: no agent"
 }
 
-# guest_progress NAME started|synced|gap_us: of its writer; asking for gap_us begins a new one.
+# guest_progress NAME started|synced|gap_us: of its writer. gap_us is the longest
+# time between two synced writes since guest_reset_gap.
 guest_progress() {
     guest_run "$1" 'writer ask' | grep -o "$2 [0-9]*" | cut -d ' ' -f 2
+}
+
+guest_reset_gap() {
+    guest_run "$1" 'writer reset'
 }
 
 # guest_make_ext4 FILE SIZE: a raw image.

@@ -7,7 +7,8 @@
  *                                It goes on from the highest number that it finds.
  *   writer files DIR             files, each written, synced and renamed over an older one
  *   writer ask                   prints "started N synced N gap_us N" of the running writer; gap is
- *                                the longest time between two synced writes since the last question
+ *                                the longest time between two synced writes since then or "reset"
+ *   writer reset                 begins a new gap
  *
  * check_blocks.py knows the layout of a block. Runs inside the guest only.
  */
@@ -194,12 +195,16 @@ int main(int argc, char **argv)
         write_files(argv[2]);
     if (argc == 2 && strcmp(argv[1], "ask") == 0) {
         struct progress *progress = map_progress();
-        uint64_t gap_us = atomic_exchange(&progress->gap_us, 0);
+        uint64_t gap_us = atomic_load(&progress->gap_us);
         uint64_t synced = atomic_load(&progress->synced);
         printf("started %" PRIu64 " synced %" PRIu64 " gap_us %" PRIu64 "\n",
                atomic_load(&progress->started), synced, gap_us);
         return 0;
     }
-    fprintf(stderr, "usage: writer blocks SLOTS DISK... | files DIR | ask\n");
+    if (argc == 2 && strcmp(argv[1], "reset") == 0) {
+        atomic_store(&map_progress()->gap_us, 0);
+        return 0;
+    }
+    fprintf(stderr, "usage: writer blocks SLOTS DISK... | files DIR | ask | reset\n");
     return 1;
 }
