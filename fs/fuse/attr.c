@@ -144,7 +144,7 @@ static bool is_entry_of(const struct catalog *catalog, const struct catalog_entr
 {
     const struct disk *disk = &catalog->domain->disks[entry->disk_idx];
     return strcmp(disk->target, inode->target) == 0 && entry->is_now == inode->is_now &&
-           (entry->is_now || qcow_snapshot_is_same(&entry->snapshot, &inode->snapshot));
+           (entry->is_now || snapshot_is_same(&entry->snapshot, &inode->snapshot));
 }
 
 const struct catalog_entry *attr_find_entry(const struct catalog *catalog,

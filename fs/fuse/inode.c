@@ -39,7 +39,7 @@ static void free_inode(struct inode *inode)
     free(inode->domain_id);
     free(inode->file);
     free(inode->target);
-    qcow_snapshot_fini(&inode->snapshot);
+    snapshot_fini(&inode->snapshot);
     domain_unref(inode->record);
     free(inode);
 }
@@ -51,13 +51,42 @@ static void cleanup_inode(struct inode **inode)
 
 /*
  * Each text is preceded by its length, since domains' and snapshots' names may hold any byte. A
- * snapshot that was deleted and made anew under the same name differs in time or table.
+ * snapshot that was deleted and made anew under the same name differs in time, table or file.
  */
+static int print_internal(const struct inode_spec *spec, char **ret_key)
+{
+    const struct qcow_snapshot *s = &spec->snapshot->internal;
+    return asprintf(ret_key,
+                    "%d/snapshot/%" PRIx64 "/%" PRIx32 "/%" PRIx64 "/%lld.%09ld/"
+                    "%zu:%s/%zu:%s/%zu:%s/%zu:%s/%s",
+                    spec->kind, s->l1_off, s->l1_entries, s->guest_size,
+                    (long long)s->created.tv_sec, s->created.tv_nsec, strlen(spec->domain_id),
+                    spec->domain_id, strlen(spec->target), spec->target, strlen(s->id), s->id,
+                    strlen(s->name), s->name, spec->top_path);
+}
+
+static int print_external(const struct inode_spec *spec, char **ret_key)
+{
+    const struct frozen_snapshot *s = &spec->snapshot->external;
+    return asprintf(ret_key, "%d/external/%lld.%09ld/%zu:%s/%zu:%s/%zu:%s/%s", spec->kind,
+                    (long long)s->created.tv_sec, s->created.tv_nsec, strlen(spec->domain_id),
+                    spec->domain_id, strlen(spec->target), spec->target, strlen(s->name), s->name,
+                    s->path);
+}
+
+static int print_raw(const struct inode_spec *spec, char **ret_key)
+{
+    if (!spec->snapshot)
+        return asprintf(ret_key, "%d/now/%" PRIu64 "/%zu:%s/%s", spec->kind, spec->serial,
+                        strlen(spec->domain_id), spec->domain_id, spec->target);
+    return spec->snapshot->kind == SNAPSHOT_INTERNAL ? print_internal(spec, ret_key)
+                                                     : print_external(spec, ret_key);
+}
+
 static char *make_key(const struct inode_spec *spec)
 {
     char *key = NULL;
     int r = 0;
-    const struct qcow_snapshot *s = spec->snapshot;
     switch (spec->kind) {
     case INODE_ROOT:
     case INODE_DOMAIN:
@@ -71,17 +100,7 @@ static char *make_key(const struct inode_spec *spec)
                      (long long)spec->mtime.tv_sec, spec->mtime.tv_nsec, spec->domain_id);
         break;
     case INODE_RAW:
-        if (!s)
-            r = asprintf(&key, "%d/now/%" PRIu64 "/%zu:%s/%s", spec->kind, spec->serial,
-                         strlen(spec->domain_id), spec->domain_id, spec->target);
-        else
-            r = asprintf(&key,
-                         "%d/snapshot/%" PRIx64 "/%" PRIx32 "/%" PRIx64 "/%lld.%09ld/"
-                         "%zu:%s/%zu:%s/%zu:%s/%zu:%s/%s",
-                         spec->kind, s->l1_off, s->l1_entries, s->guest_size,
-                         (long long)s->created.tv_sec, s->created.tv_nsec, strlen(spec->domain_id),
-                         spec->domain_id, strlen(spec->target), spec->target, strlen(s->id), s->id,
-                         strlen(s->name), s->name, spec->top_path);
+        r = print_raw(spec, &key);
         break;
     }
     return r < 0 ? NULL : key;
@@ -95,7 +114,7 @@ static int copy_raw(const struct inode_spec *spec, struct inode *inode)
     inode->target = strdup(spec->target);
     if (!inode->file || !inode->target)
         return -ENOMEM;
-    return spec->snapshot ? qcow_snapshot_copy(spec->snapshot, &inode->snapshot) : 0;
+    return spec->snapshot ? snapshot_copy(spec->snapshot, &inode->snapshot) : 0;
 }
 
 /* A node with one lookup; it takes @key. */

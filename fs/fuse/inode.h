@@ -33,16 +33,16 @@ struct inode {
     enum inode_kind kind;
     uint64_t key_hash;
     char *key;
-    char *domain_id;               /* "" for the root */
-    uint64_t ino;                  /* what stat shows */
-    uint64_t generation;           /* no two nodes of a mount have the same */
-    char *file;                    /* RAW: file name it was found by, for messages */
-    char *target;                  /* RAW */
-    bool is_now;                   /* RAW */
-    uint64_t serial;               /* RAW of an instant; else 0 */
-    struct qcow_snapshot snapshot; /* RAW of a named snapshot */
-    struct domain *record;         /* XML: holds the text; reference */
-    struct timespec mtime;         /* XML: when the text was first seen */
+    char *domain_id;                /* "" for the root */
+    uint64_t ino;                   /* what stat shows */
+    uint64_t generation;            /* no two nodes of a mount have the same */
+    char *file;                     /* RAW: file name it was found by, for messages */
+    char *target;                   /* RAW */
+    bool is_now;                    /* RAW */
+    uint64_t serial;                /* RAW of an instant; else 0 */
+    struct named_snapshot snapshot; /* RAW of a named snapshot */
+    struct domain *record;          /* XML: holds the text; reference */
+    struct timespec mtime;          /* XML: when the text was first seen */
 
     /* Guarded by the table's lock: */
     uint64_t lookups;
@@ -59,9 +59,9 @@ struct inode_spec {
     /* RAW: */
     const char *file;
     const char *target;
-    const char *top_path;                 /* of the disk */
-    const struct qcow_snapshot *snapshot; /* NULL for an instant */
-    uint64_t serial;                      /* of the instant */
+    const char *top_path;                  /* of the disk */
+    const struct named_snapshot *snapshot; /* NULL for an instant */
+    uint64_t serial;                       /* of the instant */
     /* XML: */
     struct domain *record;
     uint64_t text_hash;

@@ -81,7 +81,7 @@ int tree_catalog(struct tree *tree, const struct inode *inode, struct catalog **
 {
     auto_domain struct domain *domain = NULL;
     int r = tree_domain(tree, inode, &domain, err);
-    return r < 0 ? r : catalog_get(domain, ret_catalog, err);
+    return r < 0 ? r : catalog_get(tree->config.host, domain, ret_catalog, err);
 }
 
 static int hex_value(char c)

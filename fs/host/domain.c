@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fs/host/domain.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,11 +40,61 @@ void domain_free_disks(struct disk *disks, size_t n)
     free(disks);
 }
 
+void host_snapshot_fini(struct host_snapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->n_disks; i++) {
+        free(snapshot->disks[i].target);
+        free(snapshot->disks[i].path);
+        free(snapshot->disks[i].overlay);
+    }
+    free(snapshot->disks);
+    free(snapshot->name);
+    *snapshot = (struct host_snapshot){0};
+}
+
+int host_snapshot_add(struct host_snapshot *snapshot, const char *target, const char *path,
+                      const char *overlay)
+{
+    struct frozen_disk *grown =
+        reallocarray(snapshot->disks, snapshot->n_disks + 1, sizeof(*grown));
+    if (!grown)
+        return -ENOMEM;
+    snapshot->disks = grown;
+    struct frozen_disk *disk = &grown[snapshot->n_disks++];
+    *disk = (struct frozen_disk){
+        .target = strdup(target), .path = strdup(path), .overlay = strdup(overlay)};
+    return disk->target && disk->path && disk->overlay ? 0 : -ENOMEM;
+}
+
+static int copy_snapshot(const struct host_snapshot *from, struct host_snapshot *to)
+{
+    *to = (struct host_snapshot){.name = strdup(from->name), .created = from->created};
+    int r = to->name ? 0 : -ENOMEM;
+    for (size_t i = 0; i < from->n_disks && r == 0; i++)
+        r = host_snapshot_add(to, from->disks[i].target, from->disks[i].path,
+                              from->disks[i].overlay);
+    return r;
+}
+
+int domain_copy_snapshots(struct domain *domain, const struct host_snapshot *from, size_t n)
+{
+    domain->snapshots = calloc(n + 1, sizeof(*domain->snapshots));
+    if (!domain->snapshots)
+        return -ENOMEM;
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = copy_snapshot(&from[i], &domain->snapshots[domain->n_snapshots++]);
+    return r;
+}
+
 void domain_unref(struct domain *domain)
 {
     if (!domain || __atomic_sub_fetch(&domain->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     domain_free_disks(domain->disks, domain->n_disks);
+    for (size_t i = 0; i < domain->n_snapshots; i++)
+        host_snapshot_fini(&domain->snapshots[i]);
+    free(domain->snapshots);
     free(domain->id);
     free(domain->name);
     free(domain->xml);
@@ -90,6 +141,29 @@ static bool is_same_disk(const struct disk *a, const struct disk *b)
     return true;
 }
 
+static bool is_same_snapshot(const struct host_snapshot *a, const struct host_snapshot *b)
+{
+    if (!is_same_text(a->name, b->name) || a->n_disks != b->n_disks ||
+        a->created.tv_sec != b->created.tv_sec || a->created.tv_nsec != b->created.tv_nsec)
+        return false;
+    for (size_t i = 0; i < a->n_disks; i++)
+        if (!is_same_text(a->disks[i].target, b->disks[i].target) ||
+            !is_same_text(a->disks[i].path, b->disks[i].path) ||
+            !is_same_text(a->disks[i].overlay, b->disks[i].overlay))
+            return false;
+    return true;
+}
+
+bool domain_has_same_snapshots(const struct domain *a, const struct domain *b)
+{
+    if (a->n_snapshots != b->n_snapshots)
+        return false;
+    for (size_t i = 0; i < a->n_snapshots; i++)
+        if (!is_same_snapshot(&a->snapshots[i], &b->snapshots[i]))
+            return false;
+    return true;
+}
+
 bool domain_is_same(const struct domain *a, const struct domain *b)
 {
     if (!is_same_text(a->id, b->id) || !is_same_text(a->name, b->name) || a->state != b->state ||
@@ -100,7 +174,7 @@ bool domain_is_same(const struct domain *a, const struct domain *b)
     for (size_t i = 0; i < a->n_disks; i++)
         if (!is_same_disk(&a->disks[i], &b->disks[i]))
             return false;
-    return true;
+    return domain_has_same_snapshots(a, b);
 }
 
 void host_list_free(struct domain **domains, size_t n)

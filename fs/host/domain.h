@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "qcow/qcow.h"
 
@@ -34,6 +35,24 @@ struct disk {
     bool is_format_disputed; /* dir: declared raw by its name, but begins like a qcow2 file */
 };
 
+/* What an external snapshot did to one disk: @path rests since, the guest writes to @overlay. */
+struct frozen_disk {
+    char *target;
+    char *path;
+    char *overlay;
+};
+
+/*
+ * An external snapshot that the host keeps a record of. Nothing is said of what became of its
+ * files since: they may be merged or gone.
+ */
+struct host_snapshot {
+    char *name; /* unique within the domain */
+    struct timespec created;
+    struct frozen_disk *disks; /* those that lie in local files */
+    size_t n_disks;
+};
+
 struct domain {
     char *id;   /* the UUID; for dir: "dir:" and the file's name */
     char *name; /* as the host spells it */
@@ -44,6 +63,8 @@ struct domain {
     char *xml;          /* persistent definition without secrets; NULL for dir: */
     struct disk *disks; /* in the order of the XML; the first is the boot disk */
     size_t n_disks;
+    struct host_snapshot *snapshots; /* sorted by name */
+    size_t n_snapshots;
 
     unsigned refs; /* atomic */
 };
@@ -61,6 +82,15 @@ bool domain_is_same(const struct domain *a, const struct domain *b);
 
 /* Releases an array of disks that no record owns (yet). */
 void domain_free_disks(struct disk *disks, size_t n);
+
+/* Copies @n snapshots from @from into the record, which has none yet; 0 or -ENOMEM. */
+int domain_copy_snapshots(struct domain *domain, const struct host_snapshot *from, size_t n);
+/* Adds a disk to a snapshot, copying the strings; 0 or -ENOMEM. */
+int host_snapshot_add(struct host_snapshot *snapshot, const char *target, const char *path,
+                      const char *overlay);
+void host_snapshot_fini(struct host_snapshot *snapshot);
+/* True if all of their snapshots are the same. */
+bool domain_has_same_snapshots(const struct domain *a, const struct domain *b);
 
 /* "shut off", "running", "paused". */
 const char *domain_state_name(enum domain_state state);

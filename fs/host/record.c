@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/host/external.h"
 #include "fs/host/fault.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
@@ -126,7 +127,8 @@ static int read_definition(virDomainPtr dom, struct domain *domain, struct error
     return 0;
 }
 
-int record_read(virDomainPtr dom, struct domain **ret_domain, struct error *err)
+int record_read(virDomainPtr dom, const struct domain *before, struct domain **ret_domain,
+                struct error *err)
 {
     char id[VIR_UUID_STRING_BUFLEN];
     const char *name = virDomainGetName(dom);
@@ -138,6 +140,8 @@ int record_read(virDomainPtr dom, struct domain **ret_domain, struct error *err)
     int r = read_state(dom, domain, err);
     if (r == 0)
         r = read_definition(dom, domain, err);
+    if (r == 0)
+        r = external_read_all(dom, before, domain, err);
     if (r < 0)
         return r;
     *ret_domain = take_ptr(domain);

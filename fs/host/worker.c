@@ -220,8 +220,12 @@ int worker_get_connection(struct libvirt_host *lh, int64_t deadline_ns, virConne
 static int update_table(struct libvirt_host *lh, virDomainPtr dom, struct error *err)
 {
     uint64_t ticket = table_take_ticket(&lh->table);
+    char id[VIR_UUID_STRING_BUFLEN];
+    struct domain *before =
+        virDomainGetUUIDString(dom, id) == 0 ? table_find(&lh->table, id) : NULL;
     struct domain *domain;
-    int r = record_read(dom, &domain, err);
+    int r = record_read(dom, before, &domain, err);
+    domain_unref(before);
     if (r < 0)
         return r;
     r = table_put(&lh->table, domain, ticket);

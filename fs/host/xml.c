@@ -361,16 +361,13 @@ static int append_disk(struct disk_list *list, const xmlNode *element,
     return 0;
 }
 
-int xml_read_disks(const char *xml, const struct xml_volumes *volumes, struct disk **ret_disks,
-                   size_t *ret_n, struct error *err)
+int xml_read_disk_elements(const xmlNode *domain, const struct xml_volumes *volumes,
+                           struct disk **ret_disks, size_t *ret_n, struct error *err)
 {
-    auto_doc xmlDoc *doc = NULL;
-    int r = xml_open(xml, "domain", &doc, err);
-    if (r < 0)
-        return r;
     __attribute__((cleanup(cleanup_list))) struct disk_list list = {0};
-    for (const xmlNode *disk = xml_first_disk(doc); disk; disk = xml_next(disk)) {
-        r = append_disk(&list, disk, volumes, err);
+    const xmlNode *disk = xml_child(xml_child(domain, "devices"), "disk");
+    for (; disk; disk = xml_next(disk)) {
+        int r = append_disk(&list, disk, volumes, err);
         if (r < 0)
             return r;
     }
@@ -378,6 +375,16 @@ int xml_read_disks(const char *xml, const struct xml_volumes *volumes, struct di
     *ret_n = list.n;
     list.n = 0;
     return 0;
+}
+
+int xml_read_disks(const char *xml, const struct xml_volumes *volumes, struct disk **ret_disks,
+                   size_t *ret_n, struct error *err)
+{
+    auto_doc xmlDoc *doc = NULL;
+    int r = xml_open(xml, "domain", &doc, err);
+    return r < 0
+               ? r
+               : xml_read_disk_elements(xmlDocGetRootElement(doc), volumes, ret_disks, ret_n, err);
 }
 
 bool xml_has_manager(const char *xml)

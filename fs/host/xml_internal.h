@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the readers of domain XML share: xml.c and overlay_xml.c. Pure; any thread. */
+/* What the readers of domain XML share: xml.c, overlay_xml.c, external_xml.c. Any thread. */
 #pragma once
 
 #include <libxml/tree.h>
 
+#include "fs/host/xml.h"
 #include "qcow/base/error.h"
 
 static inline void xml_cleanup_doc(xmlDoc **doc)
@@ -23,6 +24,13 @@ xmlNode *xml_next(const xmlNode *node);
 
 /* The attribute (caller frees), NULL if it is absent. 0 or -ENOMEM. */
 int xml_attr(const xmlNode *node, const char *name, char **ret_value, struct error *err);
+
+/*
+ * xml_read_disks() of a <domain> element, which may lie inside another document. 0 and an array
+ * for domain_free_disks(); -EBADMSG; -ENOMEM.
+ */
+int xml_read_disk_elements(const xmlNode *domain, const struct xml_volumes *volumes,
+                           struct disk **ret_disks, size_t *ret_n, struct error *err);
 
 /* The first <disk> of a domain, or NULL. */
 xmlNode *xml_first_disk(const xmlDoc *doc);

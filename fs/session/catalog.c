@@ -69,7 +69,7 @@ static bool hash_sha256(const char *const *texts, size_t n, uint64_t *ret_hash)
     return is_done;
 }
 
-static uint64_t make_ino(const char *const *texts, size_t n)
+uint64_t catalog_hash_ino(const char *const *texts, size_t n)
 {
     uint64_t hash;
     if (!hash_sha256(texts, n, &hash)) {
@@ -84,13 +84,10 @@ static uint64_t make_ino(const char *const *texts, size_t n)
 uint64_t catalog_ino(const char *id, const char *what)
 {
     const char *texts[] = {id, what};
-    return make_ino(texts, 2);
+    return catalog_hash_ino(texts, 2);
 }
 
-/* What is known for certain about a disk's blocks. */
-enum occupancy { OCCUPANCY_SOME, OCCUPANCY_EMPTY, OCCUPANCY_FULL };
-
-static enum occupancy judge_raw(int fd, const struct stat *st)
+enum occupancy catalog_judge_raw(int fd, const struct stat *st)
 {
     if (S_ISBLK(st->st_mode))
         return OCCUPANCY_FULL; /* a device has no holes that could be told */
@@ -102,7 +99,8 @@ static enum occupancy judge_raw(int fd, const struct stat *st)
     return OCCUPANCY_SOME;
 }
 
-static uint64_t estimate_blocks(uint64_t guest_size, uint64_t host_blocks, enum occupancy occupancy)
+uint64_t catalog_estimate_blocks(uint64_t guest_size, uint64_t host_blocks,
+                                 enum occupancy occupancy)
 {
     uint64_t all = guest_size / 512;
     if (all == 0 || occupancy == OCCUPANCY_EMPTY)
@@ -133,7 +131,7 @@ static int inspect_layer(const struct disk_layer *layer, struct inspection *ret_
     if (r < 0)
         return r;
     if (layer->format == QCOW_FORMAT_RAW)
-        ret_found->occupancy = judge_raw(fd, &ret_found->top);
+        ret_found->occupancy = catalog_judge_raw(fd, &ret_found->top);
     return 0;
 }
 
@@ -195,7 +193,7 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
     const char *texts[] = {catalog->domain->id, catalog->domain->disks[disk_idx].target, "now"};
     entry->name = strdup("now");
     entry->is_now = true;
-    entry->ino = make_ino(texts, 3);
+    entry->ino = catalog_hash_ino(texts, 3);
     entry->failure = failure;
     entry->reason = failure ? strdup(reason) : NULL; /* without memory for it, just the errno */
     entry->mtime = found->top.st_mtim;               /* zero if the file was not reached */
@@ -203,7 +201,7 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
         entry->is_undated = found->top.st_mode == 0;
         entry->guest_size = found->info.guest_size;
         entry->blocks =
-            estimate_blocks(found->info.guest_size, found->host_blocks, found->occupancy);
+            catalog_estimate_blocks(found->info.guest_size, found->host_blocks, found->occupancy);
     }
     return entry->name ? 0 : -ENOMEM;
 }
@@ -217,14 +215,16 @@ static int add_snapshot(struct catalog *catalog, size_t disk_idx, const struct i
         return -ENOMEM;
     }
     entry->name = name;
-    if (qcow_snapshot_copy(snapshot, &entry->snapshot) < 0)
+    const struct named_snapshot named = {.kind = SNAPSHOT_INTERNAL, .internal = *snapshot};
+    if (snapshot_copy(&named, &entry->snapshot) < 0)
         return -ENOMEM;
     const char *texts[] = {catalog->domain->id, catalog->domain->disks[disk_idx].target, "snapshot",
                            snapshot->id, snapshot->name};
-    entry->ino = make_ino(texts, 5);
+    entry->ino = catalog_hash_ino(texts, 5);
     entry->guest_size = snapshot->guest_size;
     entry->mtime = snapshot->created;
-    entry->blocks = estimate_blocks(snapshot->guest_size, found->host_blocks, OCCUPANCY_SOME);
+    entry->blocks =
+        catalog_estimate_blocks(snapshot->guest_size, found->host_blocks, OCCUPANCY_SOME);
     return 0;
 }
 
@@ -237,38 +237,79 @@ static const char **list_targets(const struct domain *domain)
     return targets;
 }
 
-static int add_snapshots(struct catalog *catalog, size_t disk_idx, const struct inspection *found)
+/* Takes @name, and the content of @from. */
+static int add_frozen(struct catalog *catalog, struct catalog_entry *from, char *name)
+{
+    struct catalog_entry *entry = append_entry(catalog, from->disk_idx);
+    if (!entry) {
+        free(name);
+        return -ENOMEM;
+    }
+    *entry = *from;
+    entry->name = name;
+    *from = (struct catalog_entry){0};
+    return 0;
+}
+
+/*
+ * Requests names for the internal snapshots and then for the external ones: where two have the
+ * same name, the one inside of the image was there first. Libvirt's have no id but their name.
+ */
+static int name_all(const struct catalog *catalog, const struct qcow_info *info,
+                    const struct frozen_list *frozen, struct name_request *requests)
+{
+    auto_free const char **targets = list_targets(catalog->domain);
+    if (!targets)
+        return -ENOMEM;
+    for (size_t i = 0; i < info->n_snapshots; i++)
+        requests[i] = (struct name_request){info->snapshots[i].name, info->snapshots[i].id, NULL};
+    for (size_t i = 0; i < frozen->n; i++)
+        requests[info->n_snapshots + i] =
+            (struct name_request){snapshot_name(&frozen->entries[i].snapshot), "external", NULL};
+    return name_snapshots(requests, info->n_snapshots + frozen->n, targets,
+                          catalog->domain->n_disks);
+}
+
+static int add_snapshots(struct catalog *catalog, size_t disk_idx, const struct inspection *found,
+                         struct frozen_list *frozen)
 {
     size_t n = found->info.n_snapshots;
-    auto_free const char **targets = list_targets(catalog->domain);
-    auto_free struct name_request *requests = calloc(n + 1, sizeof(*requests));
-    if (!targets || !requests)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++) {
-        requests[i].raw = found->info.snapshots[i].name;
-        requests[i].id = found->info.snapshots[i].id;
-    }
-    int r = name_snapshots(requests, n, targets, catalog->domain->n_disks);
+    auto_free struct name_request *requests = calloc(n + frozen->n + 1, sizeof(*requests));
+    int r = requests ? name_all(catalog, &found->info, frozen, requests) : -ENOMEM;
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++) {
-        if (r == 0)
+    for (size_t i = 0; i < n + frozen->n; i++) {
+        if (r < 0)
+            free(requests[i].shown);
+        else if (i < n)
             r = add_snapshot(catalog, disk_idx, found, &found->info.snapshots[i],
                              requests[i].shown);
         else
-            free(requests[i].shown);
+            r = add_frozen(catalog, &frozen->entries[i - n], requests[i].shown);
     }
     return r;
 }
 
-static int add_disk(struct catalog *catalog, size_t disk_idx, struct error *failure)
+static int add_named(struct host *host, struct catalog *catalog, size_t disk_idx,
+                     const struct inspection *found)
+{
+    struct frozen_list frozen;
+    int r = catalog_find_frozen(host, catalog->domain, disk_idx, catalog->origin, &frozen);
+    if (r == 0)
+        r = add_snapshots(catalog, disk_idx, found, &frozen);
+    catalog_free_frozen(&frozen);
+    return r;
+}
+
+static int add_disk(struct host *host, struct catalog *catalog, size_t disk_idx,
+                    struct error *failure)
 {
     const struct disk *disk = &catalog->domain->disks[disk_idx];
     struct inspection found = {0};
     int failed = inspect_disk(disk, &found, failure);
     int r = add_now(catalog, disk_idx, &found, failed, failure->text);
     if (r == 0 && failed == 0 && !disk->unsupported)
-        r = add_snapshots(catalog, disk_idx, &found);
+        r = add_named(host, catalog, disk_idx, &found);
     catalog->origin->tops[disk_idx] = found.top;
     if (failed < 0) {
         failure->code = failed;
@@ -316,6 +357,15 @@ static size_t count_text(const char *text)
     return text ? strlen(text) + 1 + MALLOC_OVERHEAD : 0;
 }
 
+static size_t count_snapshot(const struct host_snapshot *snapshot)
+{
+    size_t n_bytes = sizeof(*snapshot) + count_text(snapshot->name);
+    for (size_t i = 0; i < snapshot->n_disks; i++)
+        n_bytes += sizeof(struct frozen_disk) + count_text(snapshot->disks[i].target) +
+                   count_text(snapshot->disks[i].path) + count_text(snapshot->disks[i].overlay);
+    return n_bytes;
+}
+
 /* Roughly: the record counts as well, since this may be the last that holds it. */
 static size_t count_bytes(const struct catalog *catalog)
 {
@@ -328,13 +378,19 @@ static size_t count_bytes(const struct catalog *catalog)
     n_bytes += catalog->n_entries * each_entry;
     for (size_t i = 0; i < catalog->n_entries; i++) {
         const struct catalog_entry *entry = &catalog->entries[i];
-        n_bytes += count_text(entry->name) + count_text(entry->snapshot.id) +
-                   count_text(entry->snapshot.name);
+        n_bytes += count_text(entry->name) + count_text(entry->snapshot.internal.id) +
+                   count_text(entry->snapshot.internal.name) +
+                   count_text(entry->snapshot.external.name) +
+                   count_text(entry->snapshot.external.path);
     }
+    for (size_t i = 0; i < catalog->origin->n_below; i++)
+        n_bytes += sizeof(struct seen_file) + count_text(catalog->origin->below[i].path);
+    for (size_t i = 0; i < catalog->domain->n_snapshots; i++)
+        n_bytes += count_snapshot(&catalog->domain->snapshots[i]);
     return n_bytes;
 }
 
-static int fill(struct catalog *catalog, struct error *failures)
+static int fill(struct host *host, struct catalog *catalog, struct error *failures)
 {
     size_t n_disks = catalog->domain->n_disks;
     struct catalog_origin *origin = calloc(1, sizeof(*origin));
@@ -349,7 +405,7 @@ static int fill(struct catalog *catalog, struct error *failures)
     int64_t begin_ns = thread_cpu_ns();
     int r = 0;
     for (size_t i = 0; i < n_disks && r == 0; i++)
-        r = add_disk(catalog, i, &failures[i]);
+        r = add_disk(host, catalog, i, &failures[i]);
     if (r == 0)
         r = index_names(catalog);
     if (r < 0)
@@ -359,15 +415,15 @@ static int fill(struct catalog *catalog, struct error *failures)
     return 0;
 }
 
-int catalog_build(struct domain *domain, struct error *failures, struct catalog **ret_catalog,
-                  struct error *err)
+int catalog_build(struct host *host, struct domain *domain, struct error *failures,
+                  struct catalog **ret_catalog, struct error *err)
 {
     struct catalog *catalog = calloc(1, sizeof(*catalog));
     if (!catalog)
         return error_set(err, -ENOMEM, "out of memory");
     catalog->refs = 1;
     catalog->domain = domain_ref(domain);
-    if (fill(catalog, failures) < 0) {
+    if (fill(host, catalog, failures) < 0) {
         catalog_unref(catalog);
         return error_set(err, -ENOMEM, "out of memory");
     }
@@ -388,11 +444,14 @@ void catalog_unref(struct catalog *catalog)
     for (size_t i = 0; i < catalog->n_entries; i++) {
         free(catalog->entries[i].name);
         free(catalog->entries[i].reason);
-        qcow_snapshot_fini(&catalog->entries[i].snapshot);
+        snapshot_fini(&catalog->entries[i].snapshot);
     }
     free(catalog->entries);
     free(catalog->by_name);
     if (catalog->origin) {
+        for (size_t i = 0; i < catalog->origin->n_below; i++)
+            free(catalog->origin->below[i].path);
+        free(catalog->origin->below);
         free(catalog->origin->tops);
         free(catalog->origin->failure_hashes);
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What `ls` shows of a domain: the snapshots that its disks hold, with names, sizes and times.
- * Reads headers and snapshot tables of local files, nothing else: no libvirt, no L1 or L2 table,
- * no instant. Catalogs are immutable and counted; any thread.
+ * What `ls` shows of a domain: the snapshots that its disks hold, with names, sizes and times, and
+ * the external ones whose frozen layers rest in the disks' chains. Reads headers and snapshot
+ * tables of local files, nothing else: no libvirt, no L1 or L2 table, no instant. Catalogs are
+ * immutable and counted; any thread.
  */
 #pragma once
 
@@ -11,14 +12,14 @@
 #include <stdint.h>
 #include <time.h>
 
-#include "fs/host/domain.h"
-#include "qcow/qcow.h"
+#include "fs/host/host.h"
+#include "fs/session/snapshot.h"
 
 struct catalog_entry {
     char *name;      /* NAME as shown: "now", "before-upgrade" */
     size_t disk_idx; /* into the domain record's disks */
     bool is_now;
-    struct qcow_snapshot snapshot; /* unless is_now */
+    struct named_snapshot snapshot; /* unless is_now */
     uint64_t guest_size;
     /*
      * now: of the disk's own top layer (block device: of its node); else the snapshot's creation.
@@ -32,8 +33,9 @@ struct catalog_entry {
 };
 
 struct catalog {
-    struct domain *domain;         /* reference: the record that this was made from */
-    struct catalog_entry *entries; /* first disk first; "now" before snapshots, these in order */
+    struct domain *domain; /* reference: the record that this was made from */
+    /* First disk first; "now", internal snapshots in the image's order, external ones by name. */
+    struct catalog_entry *entries;
     size_t n_entries;
     uint64_t names_hash; /* of all names: moves when a name comes or goes */
 
@@ -48,9 +50,13 @@ struct catalog {
  * failure set and the reason logged (once for each text). A catalog is used again when every top
  * layer's file is unchanged; one that was dear to make (hundreds of snapshots), whatever was
  * written to the file, for 20 times the processor time that it took, 10 s at most.
+ *
+ * @host  whose record @domain is: finds the chains under external snapshots
+ *
  * 0 or -ENOMEM; catalog_unref() releases @ret_catalog.
  */
-int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct error *err);
+int catalog_get(struct host *host, struct domain *domain, struct catalog **ret_catalog,
+                struct error *err);
 struct catalog *catalog_ref(struct catalog *catalog);
 void catalog_unref(struct catalog *catalog);
 

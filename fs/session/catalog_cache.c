@@ -150,7 +150,7 @@ static bool is_same_record(const struct domain *a, const struct domain *b)
     for (size_t i = 0; i < a->n_disks; i++)
         if (!is_same_disk(&a->disks[i], &b->disks[i]))
             return false;
-    return true;
+    return domain_has_same_snapshots(a, b);
 }
 
 static int64_t to_ns(struct timespec time)
@@ -178,10 +178,9 @@ static bool is_unchanged(const struct stat *now, const struct stat *then, struct
 }
 
 /* With @is_resting, another file is noticed, but not what was written to the same one. */
-static bool is_top_current(const char *path, const struct catalog *catalog, size_t disk_idx,
-                           bool is_resting)
+static bool is_file_current(const char *path, const struct stat *then,
+                            const struct catalog *catalog, bool is_resting)
 {
-    const struct stat *then = &catalog->origin->tops[disk_idx];
     struct stat now = {0};
     bool is_there = stat(path, &now) == 0;
     bool was_there = then->st_mode != 0;
@@ -198,7 +197,13 @@ static bool is_current(const struct catalog *catalog, const struct domain *domai
     bool is_resting = monotonic_ns() < catalog->origin->rested_ns;
     for (size_t i = 0; i < domain->n_disks; i++) {
         const struct disk *disk = &domain->disks[i];
-        if (disk->n_layers > 0 && !is_top_current(disk->layers[0].path, catalog, i, is_resting))
+        if (disk->n_layers > 0 &&
+            !is_file_current(disk->layers[0].path, &catalog->origin->tops[i], catalog, is_resting))
+            return false;
+    }
+    for (size_t i = 0; i < catalog->origin->n_below; i++) {
+        const struct seen_file *seen = &catalog->origin->below[i];
+        if (!is_file_current(seen->path, &seen->st, catalog, is_resting))
             return false;
     }
     return true;
@@ -219,7 +224,8 @@ static void log_failures(const struct catalog *catalog, const struct catalog *be
     }
 }
 
-int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct error *err)
+int catalog_get(struct host *host, struct domain *domain, struct catalog **ret_catalog,
+                struct error *err)
 {
     struct catalog *old = recall(domain->id);
     if (old && is_current(old, domain)) {
@@ -231,7 +237,7 @@ int catalog_get(struct domain *domain, struct catalog **ret_catalog, struct erro
     if (!failures)
         return error_set(err, -ENOMEM, "out of memory");
     struct catalog *catalog;
-    int r = catalog_build(domain, failures, &catalog, err);
+    int r = catalog_build(host, domain, failures, &catalog, err);
     if (r < 0)
         return r;
     bool is_same_domain;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/session/chain.h"
 #include "fs/session/registry_internal.h"
 #include "qcow/base/bytes.h"
 #include "qcow/base/cleanup.h"
@@ -66,21 +67,78 @@ void reader_end(struct reader *reader, const struct error *end)
     mutex_unlock(&reader->lock);
 }
 
-static int open_named_image(struct registry *registry, const struct open_request *request,
-                            struct reader *reader, struct error *err)
+static int open_internal(struct registry *registry, const struct open_request *request,
+                         struct reader *reader, struct error *err)
 {
-    reader->snapshot = strdup(request->snapshot->name);
-    if (!reader->snapshot)
-        return error_set(err, -ENOMEM, "out of memory");
     struct disk_image_request image_request = {
         .host = registry->config.host,
         .disk = request->disk,
-        .snapshot = request->snapshot,
+        .snapshot = &request->snapshot->internal,
         .cache = registry->config.cache,
         /* The guest may run, or be started: the snapshot's clusters stay what they are. */
         .top_hold = QEMULOCK_VISIBLE,
     };
-    int r = disk_image_open(&image_request, &reader->owned, err);
+    return disk_image_open(&image_request, &reader->owned, err);
+}
+
+/* The present chain of the disk, and the depth at which the snapshot's frozen layer rests in it. */
+static int find_frozen(struct registry *registry, const struct open_request *request,
+                       struct chain *ret_chain, size_t *ret_depth, struct error *err)
+{
+    const struct frozen_disk *frozen =
+        snapshot_find_frozen(&request->snapshot->external, request->domain, request->disk->target);
+    int r = chain_read(registry->config.host, request->disk, ret_chain);
+    if (r < 0)
+        return error_set(err, r, "out of memory");
+    *ret_depth = frozen ? chain_find_frozen(ret_chain, frozen) : 0;
+    if (*ret_depth > 0)
+        return 0;
+    chain_fini(ret_chain);
+    return error_set(err, -ESTALE, "the layer that the snapshot froze is no longer in the chain");
+}
+
+/*
+ * All layers are held so that nobody writes to them, and only then is the chain looked at a second
+ * time: a commit that ended before that has changed it, and no other can begin.
+ */
+static int open_external(struct registry *registry, const struct open_request *request,
+                         struct reader *reader, struct error *err)
+{
+    struct chain chain, held_chain;
+    size_t depth, held_depth;
+    int r = find_frozen(registry, request, &chain, &depth, err);
+    if (r < 0)
+        return r;
+    struct disk disk;
+    r = chain_make_disk(&chain, request->disk, depth, &disk);
+    chain_fini(&chain);
+    if (r < 0)
+        return error_set(err, r, "out of memory");
+    struct disk_image_request image_request = {
+        .host = registry->config.host,
+        .disk = &disk,
+        .cache = registry->config.cache,
+        .top_hold = QEMULOCK_NO_WRITERS,
+    };
+    r = disk_image_open(&image_request, &reader->owned, err);
+    chain_fini_disk(&disk);
+    if (r == 0)
+        r = find_frozen(registry, request, &held_chain, &held_depth, err);
+    if (r < 0)
+        return r;
+    chain_fini(&held_chain);
+    return 0;
+}
+
+static int open_named_image(struct registry *registry, const struct open_request *request,
+                            struct reader *reader, struct error *err)
+{
+    reader->snapshot = strdup(snapshot_name(request->snapshot));
+    if (!reader->snapshot)
+        return error_set(err, -ENOMEM, "out of memory");
+    int r = request->snapshot->kind == SNAPSHOT_INTERNAL
+                ? open_internal(registry, request, reader, err)
+                : open_external(registry, request, reader, err);
     if (r < 0)
         return r;
     if (qcow_size(disk_image_qcow(reader->owned)) != request->shown.guest_size)

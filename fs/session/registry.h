@@ -19,6 +19,7 @@
 
 #include "fs/host/host.h"
 #include "fs/session/quiesce.h"
+#include "fs/session/snapshot.h"
 #include "qcow/qcow.h"
 
 struct registry;
@@ -89,12 +90,12 @@ void registry_peek(struct registry *registry, const char *domain_id, const char 
 struct domain *registry_record(struct registry *registry, struct domain *current);
 
 struct open_request {
-    struct domain *domain;                /* borrowed; the registry takes references of its own */
-    const struct disk *disk;              /* of that record */
-    const struct qcow_snapshot *snapshot; /* NULL for `now`; borrowed */
-    uint64_t serial;                      /* `now`: the serial that the node stands for */
-    struct session_attr shown;            /* what the node showed last: kept by the instant */
-    pid_t pid;                            /* of the reader, for messages */
+    struct domain *domain;                 /* borrowed; the registry takes references of its own */
+    const struct disk *disk;               /* of that record */
+    const struct named_snapshot *snapshot; /* NULL for `now`; borrowed */
+    uint64_t serial;                       /* `now`: the serial that the node stands for */
+    struct session_attr shown;             /* what the node showed last: kept by the instant */
+    pid_t pid;                             /* of the reader, for messages */
     /*
      * The answer, exactly once, on any thread, perhaps before registry_open() returns, with no
      * lock held: 0 and a reader (now the callee's), or a negative errno and the reason:
@@ -141,8 +142,8 @@ void registry_note_error(struct registry *registry, const char *domain_id, const
  * The value (caller frees), or NULL if it has none now.
  */
 char *registry_xattr(struct registry *registry, const struct domain *domain,
-                     const struct disk *disk, const struct qcow_snapshot *snapshot, uint64_t serial,
-                     const char *name);
+                     const struct disk *disk, const struct named_snapshot *snapshot,
+                     uint64_t serial, const char *name);
 
 /* /DOMAIN/status: JSON text, newline at the end; caller frees; NULL: no memory. */
 char *registry_status(struct registry *registry, struct domain *domain);

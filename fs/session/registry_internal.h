@@ -92,7 +92,7 @@ struct slot {
     bool has_thread;
     struct waiter_list waiters;      /* for the session while TAKING, else for the one after it */
     STAILQ_HEAD(, left_change) left; /* of daemons before us, to be undone before anything else */
-    struct reader_list named;        /* of internal snapshots */
+    struct reader_list named;        /* of named snapshots */
     struct noted_error errors[ERRORS_KEPT];
     size_t n_errors; /* ever noted; the newest is at (n_errors - 1) % ERRORS_KEPT */
     LIST_ENTRY(slot) link;

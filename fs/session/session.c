@@ -176,13 +176,14 @@ static struct timespec earlier(struct timespec a, struct timespec b)
 }
 
 /* What stat would have shown of each disk just before the instant. */
-static int prepare_disks(struct domain *domain, struct session_disk **ret_disks, struct error *err)
+static int prepare_disks(struct host *host, struct domain *domain, struct session_disk **ret_disks,
+                         struct error *err)
 {
     struct session_disk *disks = calloc(domain->n_disks + 1, sizeof(*disks));
     if (!disks)
         return error_set(err, -ENOMEM, "out of memory");
     struct catalog *catalog;
-    int r = catalog_get(domain, &catalog, err);
+    int r = catalog_get(host, domain, &catalog, err);
     if (r < 0) {
         free(disks);
         return r;
@@ -219,7 +220,7 @@ static int take(struct session *session, struct session_disk **ret_disks, struct
     if (r < 0)
         return r;
     auto_free struct session_disk *disks = NULL;
-    r = prepare_disks(instant->domain, &disks, err);
+    r = prepare_disks(session->registry->config.host, instant->domain, &disks, err);
     if (r == 0 && instant->method)
         registry_note_record(session);
     if (r == 0)

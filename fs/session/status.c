@@ -69,10 +69,10 @@ static json_t *describe_disk(const struct disk *disk, const char *reason)
     return root;
 }
 
-static json_t *describe_disks(struct domain *domain)
+static json_t *describe_disks(struct host *host, struct domain *domain)
 {
     struct catalog *catalog = NULL;
-    if (catalog_get(domain, &catalog, NULL) < 0)
+    if (catalog_get(host, domain, &catalog, NULL) < 0)
         catalog = NULL; /* no memory: the reasons are left out */
     json_t *disks = json_array();
     for (size_t i = 0; i < domain->n_disks; i++)
@@ -209,7 +209,7 @@ char *registry_status(struct registry *registry, struct domain *domain)
                   "managed_save", domain->has_managed_save);
     if (!root)
         return NULL;
-    json_object_set_new(root, "disks", describe_disks(domain));
+    json_object_set_new(root, "disks", describe_disks(registry->config.host, domain));
     json_t *files = NULL;
     registry_lock(registry);
     describe_slot_locked(slot_find_locked(registry, domain->id), root, &files);
@@ -233,7 +233,7 @@ static char *copy_time(struct timespec time)
 
 /* True if the fault of @what (a file name, or "now" for the whole instant) is this file's. */
 static bool is_about(const struct catalog *catalog, const char *what, const struct disk *disk,
-                     const struct qcow_snapshot *snapshot)
+                     const struct named_snapshot *snapshot)
 {
     if (strcmp(what, "now") == 0)
         return !snapshot;
@@ -241,11 +241,11 @@ static bool is_about(const struct catalog *catalog, const char *what, const stru
     if (!entry || strcmp(catalog->domain->disks[entry->disk_idx].target, disk->target) != 0 ||
         entry->is_now != !snapshot)
         return false;
-    return !snapshot || qcow_snapshot_is_same(&entry->snapshot, snapshot);
+    return !snapshot || snapshot_is_same(&entry->snapshot, snapshot);
 }
 
 static char *find_error_locked(const struct slot *slot, const struct catalog *catalog,
-                               const struct disk *disk, const struct qcow_snapshot *snapshot)
+                               const struct disk *disk, const struct named_snapshot *snapshot)
     REQUIRES(registry_role)
 {
     size_t first = slot->n_errors > ERRORS_KEPT ? slot->n_errors - ERRORS_KEPT : 0;
@@ -258,11 +258,12 @@ static char *find_error_locked(const struct slot *slot, const struct catalog *ca
 }
 
 static char *copy_error(struct registry *registry, const struct domain *domain,
-                        const struct disk *disk, const struct qcow_snapshot *snapshot)
+                        const struct disk *disk, const struct named_snapshot *snapshot)
 {
     struct catalog *catalog;
     struct error err;
-    if (catalog_get((struct domain *)domain, &catalog, &err) < 0) /* only to count a reference */
+    /* The cast is only to count a reference. */
+    if (catalog_get(registry->config.host, (struct domain *)domain, &catalog, &err) < 0)
         return NULL;
     registry_lock(registry);
     const struct slot *slot = slot_find_locked(registry, domain->id);
@@ -307,20 +308,22 @@ static char *now_xattr(struct registry *registry, const struct domain *domain,
 }
 
 static char *snapshot_xattr(const struct domain *domain, const struct disk *disk,
-                            const struct qcow_snapshot *snapshot, const char *name)
+                            const struct named_snapshot *snapshot, const char *name)
 {
     if (strcmp(name, "taken") == 0)
-        return copy_time(snapshot->created);
+        return copy_time(snapshot_created(snapshot));
     if (strcmp(name, "method") == 0)
-        return strdup("internal");
-    if (strcmp(name, "source") == 0)
-        return copy_source(domain, disk->target);
-    return NULL;
+        return strdup(snapshot_method(snapshot));
+    if (strcmp(name, "source") != 0)
+        return NULL;
+    if (snapshot->kind == SNAPSHOT_EXTERNAL)
+        return strdup(snapshot->external.path);
+    return copy_source(domain, disk->target);
 }
 
 char *registry_xattr(struct registry *registry, const struct domain *domain,
-                     const struct disk *disk, const struct qcow_snapshot *snapshot, uint64_t serial,
-                     const char *name)
+                     const struct disk *disk, const struct named_snapshot *snapshot,
+                     uint64_t serial, const char *name)
 {
     if (strcmp(name, "error") == 0)
         return copy_error(registry, domain, disk, snapshot);

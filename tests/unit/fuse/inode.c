@@ -41,7 +41,7 @@ static struct inode_spec now_spec(const char *domain_id, const char *target, uin
                                .serial = serial};
 }
 
-static struct inode_spec snapshot_spec(const struct qcow_snapshot *snapshot, const char *top_path)
+static struct inode_spec snapshot_spec(const struct named_snapshot *snapshot, const char *top_path)
 {
     struct inode_spec spec = now_spec("d", "vda", 0);
     spec.snapshot = snapshot;
@@ -89,7 +89,8 @@ static void texts_that_join_to_the_same_are_not_the_same(void **state)
 {
     struct inode_spec one = now_spec("a/b", "c", 1), two = now_spec("a", "b/c", 1);
     assert_ptr_not_equal(get(*state, &one), get(*state, &two));
-    struct qcow_snapshot s = {.id = "1", .name = "2/1:3"}, t = {.id = "1/5:2", .name = "3"};
+    struct named_snapshot s = {.internal = {.id = "1", .name = "2/1:3"}};
+    struct named_snapshot t = {.internal = {.id = "1/5:2", .name = "3"}};
     struct inode_spec three = snapshot_spec(&s, "/a"), four = snapshot_spec(&t, "/a");
     assert_ptr_not_equal(get(*state, &three), get(*state, &four));
 }
@@ -97,20 +98,42 @@ static void texts_that_join_to_the_same_are_not_the_same(void **state)
 /* Or the page cache of the deleted one would be shown for the other. */
 static void a_snapshot_made_anew_has_another_node(void **state)
 {
-    struct qcow_snapshot s = {
-        .id = "1", .name = "s", .guest_size = 512, .created = {5, 6}, .l1_off = 0x10000};
+    struct named_snapshot s = {
+        .internal = {
+            .id = "1", .name = "s", .guest_size = 512, .created = {5, 6}, .l1_off = 0x10000}};
     struct inode_spec spec = snapshot_spec(&s, "/a");
     struct inode *first = get(*state, &spec);
     assert_false(first->is_now);
-    assert_string_equal(first->snapshot.name, "s");
+    assert_string_equal(first->snapshot.internal.name, "s");
     assert_ptr_equal(get(*state, &spec), first);
-    struct qcow_snapshot moved = s, later = s, grown = s;
-    moved.l1_off = 0x20000;
-    later.created.tv_nsec = 7;
-    grown.guest_size = 1024;
+    struct named_snapshot moved = s, later = s, grown = s;
+    moved.internal.l1_off = 0x20000;
+    later.internal.created.tv_nsec = 7;
+    grown.internal.guest_size = 1024;
     struct inode_spec specs[] = {snapshot_spec(&moved, "/a"), snapshot_spec(&later, "/a"),
                                  snapshot_spec(&grown, "/a"), snapshot_spec(&s, "/b")};
     for (unsigned i = 0; i < 4; i++)
+        assert_ptr_not_equal(get(*state, &specs[i]), first);
+}
+
+static void an_external_snapshot_made_anew_has_another_node(void **state)
+{
+    struct named_snapshot s = {
+        .kind = SNAPSHOT_EXTERNAL,
+        .external = {.name = (char[]){"s"}, .created = {.tv_sec = 5}, .path = (char[]){"/b"}}};
+    struct inode_spec spec = snapshot_spec(&s, "/a"), moved_top = snapshot_spec(&s, "/c");
+    struct inode *first = get(*state, &spec);
+    assert_false(first->is_now);
+    assert_string_equal(first->snapshot.external.name, "s");
+    assert_ptr_equal(get(*state, &spec), first);
+    assert_ptr_equal(get(*state, &moved_top), first); /* the guest goes on in another file */
+    struct named_snapshot later = s, other = s,
+                          internal = {.internal = {.id = (char[]){"1"}, .name = (char[]){"s"}}};
+    later.external.created.tv_sec = 6;
+    other.external.path = (char[]){"/d"};
+    struct inode_spec specs[] = {snapshot_spec(&later, "/a"), snapshot_spec(&other, "/a"),
+                                 snapshot_spec(&internal, "/a")};
+    for (unsigned i = 0; i < 3; i++)
         assert_ptr_not_equal(get(*state, &specs[i]), first);
 }
 
@@ -156,6 +179,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(texts_that_join_to_the_same_are_not_the_same, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_snapshot_made_anew_has_another_node, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_external_snapshot_made_anew_has_another_node, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(an_opened_node_keeps_its_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(thousands_of_nodes_are_found_again, set_up, tear_down),
     };

@@ -59,7 +59,7 @@ static int tear_down(void **state)
 
 static int ask_named(struct named *named, uint64_t shown_size, struct asked *asked)
 {
-    struct qcow_snapshot snapshot = image_snapshot_view(&named->image, &named->raw);
+    struct named_snapshot snapshot = {.internal = image_snapshot_view(&named->image, &named->raw)};
     struct open_request request = {
         .domain = named->domain,
         .disk = &named->domain->disks[0],
@@ -135,7 +135,7 @@ static void status_names_the_reader(void **state)
 static void attributes_tell_what_a_snapshot_is(void **state)
 {
     struct named *named = *state;
-    struct qcow_snapshot snapshot = image_snapshot_view(&named->image, &named->raw);
+    struct named_snapshot snapshot = {.internal = image_snapshot_view(&named->image, &named->raw)};
     static const struct {
         const char *name, *want;
     } rows[] = {{"taken", "2020-09-13T12:26:40.000000000Z"},
