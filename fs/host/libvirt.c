@@ -11,6 +11,7 @@
 #include "fs/host/file.h"
 #include "fs/host/libvirt_internal.h"
 #include "fs/host/live.h"
+#include "fs/host/methods.h"
 #include "fs/host/overlay.h"
 #include "fs/host/ref.h"
 #include "fs/log.h"
@@ -130,7 +131,8 @@ static const struct host_method *host_method(struct host *host, enum change_meth
 {
     (void)host;
     static const struct host_method *const methods[N_CHANGE_METHODS] = {
-        [CHANGE_OVERLAY] = &host_method_overlay,
+        [CHANGE_OVERLAY] = &host_method_overlay,         [CHANGE_COPY] = &host_method_copy,
+        [CHANGE_MANAGEDSAVE] = &host_method_managedsave, [CHANGE_INTERNAL] = &host_method_internal,
         [CHANGE_BACKUP] = &host_method_backup,
     };
     return methods[method];

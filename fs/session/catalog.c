@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/host/change.h"
 #include "fs/host/file.h"
 #include "fs/session/catalog_internal.h"
 #include "fs/session/name.h"
@@ -301,12 +302,26 @@ static int add_named(struct host *host, struct catalog *catalog, size_t disk_idx
     return r;
 }
 
+/* Instants' own snapshots are not shown. */
+static void hide_own_snapshots(struct qcow_info *info)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < info->n_snapshots; i++) {
+        if (change_is_marked(info->snapshots[i].name))
+            qcow_snapshot_fini(&info->snapshots[i]);
+        else
+            info->snapshots[n++] = info->snapshots[i];
+    }
+    info->n_snapshots = n;
+}
+
 static int add_disk(struct host *host, struct catalog *catalog, size_t disk_idx,
                     struct error *failure)
 {
     const struct disk *disk = &catalog->domain->disks[disk_idx];
     struct inspection found = {0};
     int failed = inspect_disk(disk, &found, failure);
+    hide_own_snapshots(&found.info);
     int r = add_now(catalog, disk_idx, &found, failed, failure->text);
     if (r == 0 && failed == 0 && !disk->unsupported)
         r = add_named(host, catalog, disk_idx, &found);

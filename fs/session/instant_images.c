@@ -64,10 +64,14 @@ static int find_snapshot(const struct disk *disk, const char *name,
     int r = qcow_inspect(&file, &info, err);
     if (r < 0)
         return r;
-    r = error_set(err, -EIO, "'%s' has no snapshot '%s'", path, name);
-    for (size_t i = 0; i < info.n_snapshots; i++)
+    const struct qcow_snapshot *found = NULL;
+    for (size_t i = 0; i < info.n_snapshots && !found; i++)
         if (strcmp(info.snapshots[i].name, name) == 0)
-            r = qcow_snapshot_copy(&info.snapshots[i], ret_snapshot);
+            found = &info.snapshots[i];
+    if (!found)
+        r = error_set(err, -EIO, "'%s' has no snapshot '%s'", path, name);
+    else if (qcow_snapshot_copy(found, ret_snapshot) < 0)
+        r = error_set(err, -ENOMEM, "out of memory");
     qcow_info_fini(&info);
     return r;
 }
