@@ -34,6 +34,29 @@ int change_method_parse(const char *word, enum change_method *ret_method)
     return -EINVAL;
 }
 
+static const char *const merge_names[N_CHANGE_MERGES] = {
+    [CHANGE_UNMERGED] = "unmerged",
+    [CHANGE_COMMITTING] = "committing",
+    [CHANGE_PIVOTING] = "pivoting",
+    [CHANGE_MERGED] = "merged",
+};
+
+const char *change_merge_name(enum change_merge merge)
+{
+    return merge_names[merge];
+}
+
+int change_merge_parse(const char *word, enum change_merge *ret_merge)
+{
+    for (int i = 0; i < N_CHANGE_MERGES; i++) {
+        if (strcmp(word, merge_names[i]) == 0) {
+            *ret_merge = (enum change_merge)i;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
 static void cleanup_change(struct change **change)
 {
     change_free(*change);

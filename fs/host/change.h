@@ -21,12 +21,22 @@ enum change_method {
 };
 enum { N_CHANGE_METHODS = CHANGE_COLD_OVERLAY + 1 };
 
+/* How far an overlay is merged into its base: which of them counts if only one can be kept. */
+enum change_merge {
+    CHANGE_UNMERGED,   /* the base is as it was at the instant; the overlay holds what came after */
+    CHANGE_COMMITTING, /* the base may hold some of that too; only both together are whole */
+    CHANGE_PIVOTING,   /* the base may be whole, and the guest may write to it */
+    CHANGE_MERGED,     /* the base is whole; the overlay is of no use any more */
+};
+enum { N_CHANGE_MERGES = CHANGE_MERGED + 1 };
+
 /* One disk that is part of the instant. */
 struct change_disk {
     char *target;                 /* "vda" */
     char *base;                   /* path of the top layer before the change; "" if it has none */
     enum qcow_format base_format; /* of that layer */
     char *file; /* what the method makes for it: overlay, delta, scratch file; NULL if nothing */
+    enum change_merge merge; /* of an overlay; moves on before each step */
 };
 
 /*
@@ -55,6 +65,11 @@ enum { CHANGE_MARK_LEN = 11 + 16 };
 const char *change_method_name(enum change_method method);
 /* 0, or -EINVAL for another word. */
 int change_method_parse(const char *word, enum change_method *ret_method);
+
+/* "unmerged", "committing", "pivoting", "merged". */
+const char *change_merge_name(enum change_merge merge);
+/* 0, or -EINVAL for another word. */
+int change_merge_parse(const char *word, enum change_merge *ret_merge);
 
 /* A change with a mark of its own and no disks. 0, -EIO (no random number), -ENOMEM. */
 int change_create(enum change_method method, const char *domain_id, const char *domain_name,

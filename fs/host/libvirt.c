@@ -131,9 +131,12 @@ static const struct host_method *host_method(struct host *host, enum change_meth
 {
     (void)host;
     static const struct host_method *const methods[N_CHANGE_METHODS] = {
-        [CHANGE_OVERLAY] = &host_method_overlay,         [CHANGE_COPY] = &host_method_copy,
-        [CHANGE_MANAGEDSAVE] = &host_method_managedsave, [CHANGE_INTERNAL] = &host_method_internal,
+        [CHANGE_OVERLAY] = &host_method_overlay,
+        [CHANGE_COPY] = &host_method_copy,
+        [CHANGE_MANAGEDSAVE] = &host_method_managedsave,
+        [CHANGE_INTERNAL] = &host_method_internal,
         [CHANGE_BACKUP] = &host_method_backup,
+        [CHANGE_COLD_OVERLAY] = &host_method_cold_overlay,
     };
     return methods[method];
 }

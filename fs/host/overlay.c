@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 
 #include "fs/host/fault.h"
-#include "fs/host/live.h"
-#include "fs/host/overlay_xml.h"
+#include "fs/host/overlay_internal.h"
+#include "fs/host/reach.h"
 #include "qcow/base/cleanup.h"
 
 /* ---- what has to hold before anything is changed ---- */
@@ -81,7 +81,7 @@ static int check_disk(const struct live *live, const struct disk *disk, struct e
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is still on an overlay of virtsnapfs, '%s'",
                          disk->target, live->name, top);
-    return check_definition(live, disk, err);
+    return 0;
 }
 
 /* ---- plan ---- */
@@ -98,15 +98,10 @@ static int check_free(const char *path, struct error *err)
     return 0;
 }
 
-static int plan_disk(const struct live *live, const struct view *view, const char *target,
-                     struct change *change, struct error *err)
+int overlay_plan_disk(const struct live *live, const struct disk *disk, struct change *change,
+                      struct error *err)
 {
-    const struct disk *disk = view_find_disk(view, target);
-    if (!disk)
-        return error_set(err, -ESTALE, "domain '%s' has no disk '%s' any more", live->name, target);
     int r = check_disk(live, disk, err);
-    if (r == 0)
-        r = check_jobs(live, target, err);
     if (r < 0)
         return r;
     const struct disk_layer *top = &disk->layers[0];
@@ -114,7 +109,36 @@ static int plan_disk(const struct live *live, const struct view *view, const cha
     if (!path)
         return error_set(err, -ENOMEM, "out of memory");
     r = check_free(path, err);
-    return r < 0 ? r : change_add_disk(change, target, top->path, top->format, path, err);
+    return r < 0 ? r : change_add_disk(change, disk->target, top->path, top->format, path, err);
+}
+
+/* QEMU opens the overlay as its own user; libvirt sees to the file, but not to the way there. */
+static int check_way(const struct view *view, const struct change_disk *disk, struct error *err)
+{
+    uid_t uid;
+    gid_t gid;
+    if (!overlay_xml_find_user(view->xml, &uid, &gid))
+        return 0;
+    return reach_check(disk->file, uid, gid, err);
+}
+
+static int plan_disk(const struct live *live, const struct view *view, const char *target,
+                     struct change *change, struct error *err)
+{
+    const struct disk *disk = view_find_disk(view, target);
+    bool is_readonly;
+    if (!disk)
+        return error_set(err, -ESTALE, "domain '%s' has no disk '%s' any more", live->name, target);
+    int r = overlay_xml_is_readonly(view->xml, target, &is_readonly, err);
+    /* It rests anyway, and libvirt puts no overlay over it. */
+    if (r < 0 || is_readonly)
+        return r;
+    r = overlay_plan_disk(live, disk, change, err);
+    if (r == 0)
+        r = check_definition(live, disk, err);
+    if (r == 0)
+        r = check_jobs(live, target, err);
+    return r < 0 ? r : check_way(view, change_find_disk(change, target), err);
 }
 
 static int overlay_plan(struct host *host, const struct domain *domain, struct change *change,
@@ -132,6 +156,9 @@ static int overlay_plan(struct host *host, const struct domain *domain, struct c
     for (size_t i = 0; r == 0 && i < domain->n_disks; i++)
         if (!domain->disks[i].unsupported)
             r = plan_disk(&live, &view, domain->disks[i].target, change, err);
+    if (r == 0 && change->n_disks == 0)
+        return error_set(err, -EOPNOTSUPP, "domain '%s' has no disk that it can write to",
+                         domain->name);
     return r;
 }
 
@@ -182,8 +209,8 @@ static int create_snapshot(struct live *live, const struct change *change, const
     return live_is_cut(live) ? settle(live, change, err) : r;
 }
 
-static int overlay_make(struct host *host, struct change *change, const struct change_steps *steps,
-                        struct error *err)
+int overlay_make(struct host *host, struct change *change, const struct change_steps *steps,
+                 struct error *err)
 {
     auto_live struct live live = {
         .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
@@ -226,5 +253,5 @@ const struct host_method host_method_overlay = {
     .can = overlay_can,
     .plan = overlay_plan,
     .make = overlay_make,
-    .undo = overlay_merge,
+    .undo = overlay_undo_all,
 };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <libxml/tree.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,4 +131,43 @@ int overlay_xml_find_job(const char *domain_xml, const char *target, enum overla
     else
         *ret_job = strcmp(ready, "yes") == 0 ? OVERLAY_XML_COMMIT_READY : OVERLAY_XML_COMMIT_ENDING;
     return 0;
+}
+
+int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *ret_is_readonly,
+                            struct error *err)
+{
+    auto_doc xmlDoc *domain = NULL;
+    const xmlNode *disk = NULL;
+    int r = xml_open(domain_xml, "domain", &domain, err);
+    if (r == 0)
+        r = find_disk(domain, target, &disk, err);
+    if (r == 0)
+        *ret_is_readonly = xml_child(disk, "readonly") != NULL;
+    return r;
+}
+
+bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gid)
+{
+    auto_doc xmlDoc *domain = NULL;
+    struct error why = {0};
+    if (xml_open(domain_xml, "domain", &domain, &why) < 0)
+        return false;
+    const xmlNode *seclabel = xml_child(xmlDocGetRootElement(domain), "seclabel");
+    for (; seclabel; seclabel = xml_next(seclabel)) {
+        auto_free char *model = NULL;
+        const xmlNode *label = xml_child(seclabel, "label");
+        if (!label || xml_attr(seclabel, "model", &model, &why) < 0 || !model ||
+            strcmp(model, "dac") != 0)
+            continue;
+        xmlChar *text = xmlNodeGetContent(label);
+        unsigned uid, gid;
+        bool is_read = text && sscanf((const char *)text, "+%u:+%u", &uid, &gid) == 2;
+        xmlFree(text);
+        if (is_read) {
+            *ret_uid = uid;
+            *ret_gid = gid;
+        }
+        return is_read;
+    }
+    return false;
 }

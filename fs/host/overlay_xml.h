@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <sys/types.h>
+
 #include "fs/host/change.h"
 #include "qcow/base/error.h"
 
@@ -31,3 +34,10 @@ enum overlay_xml_job {
 /* The mirroring job of a disk. 0, -EBADMSG if there is no such disk, -ENOMEM. */
 int overlay_xml_find_job(const char *domain_xml, const char *target, enum overlay_xml_job *ret_job,
                          struct error *err);
+
+/* True if the guest may only read that disk. 0, -EBADMSG if there is no such disk, -ENOMEM. */
+int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *ret_is_readonly,
+                            struct error *err);
+
+/* The user that QEMU runs as, from the live XML; false if it does not say. */
+bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gid);

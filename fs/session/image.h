@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 #include "fs/host/host.h"
-#include "fs/session/qemulock.h"
+#include "fs/host/qemulock.h"
 #include "qcow/qcow.h"
 
 struct disk_image;

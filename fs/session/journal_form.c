@@ -95,9 +95,10 @@ static json_t *make_disks(const struct change *change)
     json_t *disks = json_array();
     for (size_t i = 0; disks && i < change->n_disks; i++) {
         const struct change_disk *disk = &change->disks[i];
-        json_t *value = json_pack(
-            "{so so ss so}", "target", make_text(disk->target), "base", make_text(disk->base),
-            "base_format", qcow_format_name(disk->base_format), "file", make_text(disk->file));
+        json_t *value =
+            json_pack("{so so ss so ss}", "target", make_text(disk->target), "base",
+                      make_text(disk->base), "base_format", qcow_format_name(disk->base_format),
+                      "file", make_text(disk->file), "merge", change_merge_name(disk->merge));
         if (json_array_append_new(disks, value) < 0) {
             json_decref(disks);
             return NULL;
@@ -181,15 +182,17 @@ static int take_text(const json_t *value, char **where, struct error *err)
 
 static int decode_disk(json_t *value, struct change *change, struct error *err)
 {
-    const char *format_word;
+    const char *format_word, *merge_word;
     json_t *target_text, *base_text, *file_text;
     json_error_t why;
     enum qcow_format format;
-    if (json_unpack_ex(value, &why, JSON_STRICT, "{so so ss so}", "target", &target_text, "base",
-                       &base_text, "base_format", &format_word, "file", &file_text) < 0)
+    enum change_merge merge;
+    if (json_unpack_ex(value, &why, JSON_STRICT, "{so so ss so ss}", "target", &target_text, "base",
+                       &base_text, "base_format", &format_word, "file", &file_text, "merge",
+                       &merge_word) < 0)
         return error_set(err, -EBADMSG, "a disk in it: %s", why.text);
     if (!json_is_string(target_text) || !json_is_string(base_text) ||
-        qcow_format_parse(format_word, &format) < 0)
+        qcow_format_parse(format_word, &format) < 0 || change_merge_parse(merge_word, &merge) < 0)
         return error_set(err, -EBADMSG, "a disk in it that no version writes");
     auto_free char *target = NULL;
     auto_free char *base = NULL;
@@ -199,7 +202,11 @@ static int decode_disk(json_t *value, struct change *change, struct error *err)
         r = take_text(base_text, &base, err);
     if (r == 0)
         r = take_text(file_text, &file, err);
-    return r < 0 ? r : change_add_disk(change, target, base, format, file, err);
+    if (r == 0)
+        r = change_add_disk(change, target, base, format, file, err);
+    if (r == 0)
+        change->disks[change->n_disks - 1].merge = merge;
+    return r;
 }
 
 static int decode_disks(json_t *disks, struct change *change, struct error *err)

@@ -108,7 +108,9 @@ static void forged_entries_are_refused(void **state)
         {"\"base_format\": \"qcow2\"", "\"base_format\": \"vmdk\"", "a disk in it"},
         {"\"file\": \"/images/", "\"file\": \"images/", "not absolute"},
         {"\"file\": \"/images/web.qcow2.virtsnapfs-", "\"file\": \"/etc/passwd", "the mark"},
-        {".overlay\"\n", ".overlay/../passwd\"\n", "does not carry the mark"},
+        {".overlay\",\n", ".overlay/../passwd\",\n", "does not carry the mark"},
+        {"\"merge\": \"unmerged\"", "\"merge\": \"gone\"", "a disk in it"},
+        {"\"merge\": \"unmerged\"", "\"merge\": 0", "a disk in it"},
         {"\"disks\": [", "\"disks\": [1, ", "a disk in it"},
         {"\n}\n", "\n} 1\n", "no JSON"},
     };

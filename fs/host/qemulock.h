@@ -32,5 +32,11 @@ int qemulock_take(int fd, const char *path, enum qemulock_hold hold, bool *ret_i
                   struct error *err);
 void qemulock_drop(int fd);
 
+/*
+ * 0, or -EBUSY if somebody else uses the file of @fd in any way that QEMU's locks show, reading
+ * included; 0 where locks do not work.
+ */
+int qemulock_check_unused(int fd, const char *path, struct error *err);
+
 /* 0, or -EBUSY if somebody else has the file of @fd open for writing; 0 where locks do not work. */
 int qemulock_check(int fd, const char *path, struct error *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/session/qemulock.h"
+#include "fs/host/qemulock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,5 +71,13 @@ int qemulock_take(int fd, const char *path, enum qemulock_hold hold, bool *ret_i
         }
     }
     *ret_is_locked = r == 0;
+    return 0;
+}
+
+int qemulock_check_unused(int fd, const char *path, struct error *err)
+{
+    for (off_t perm = PERM_CONSISTENT_READ; perm <= PERM_RESIZE; perm++)
+        if (is_held(fd, PERM_BASE + perm) || is_held(fd, SHARED_BASE + perm))
+            return error_set(err, -EBUSY, "'%s' is open in another process", path);
     return 0;
 }

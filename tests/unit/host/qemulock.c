@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/session/qemulock.h"
+#include "fs/host/qemulock.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the file of an overlay says of itself, whatever libvirt knows: who uses it, what it lies
+ * over, whether it holds anything. Any thread; blocks on the disk.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "fs/host/change.h"
+#include "qcow/base/error.h"
+
+/* Opens the overlay, a regular file: the descriptor; -ENOENT: there is none any more; -EIO. */
+int overlay_file_open(const struct change_disk *disk, struct error *err);
+
+/* Of an overlay that no guest may write to meanwhile. */
+struct overlay_content {
+    bool is_over_base; /* it records the base and the base's format */
+    bool has_data;     /* it holds something itself; a file that was never finished does not */
+    bool has_snapshot; /* somebody made an internal snapshot in it */
+};
+
+/* @fd from overlay_file_open(). 0, -EBADMSG, -ENOTSUP, -EIO, -ENOMEM. */
+int overlay_file_read(const struct change_disk *disk, int fd, struct overlay_content *ret,
+                      struct error *err);
+
+/*
+ * True if somebody made an internal snapshot in it, which would go with it; false also if it
+ * cannot be read. May be called while a guest writes to it.
+ */
+bool overlay_file_has_snapshot(const struct change_disk *disk);
+
+/* True if QEMU's locks say that somebody writes to @path; false if it cannot be opened. */
+bool overlay_file_is_written(const char *path);
+
+/*
+ * True if the base was last written to before the overlay was: nobody has used it on its own since.
+ * False if that cannot be told.
+ */
+bool overlay_file_is_newer(const struct change_disk *disk);
+
+/*
+ * True if another machine could be using the files: they lie on a file system, or a block device,
+ * that may be shared between machines.
+ */
+bool overlay_file_may_be_shared(const struct change_disk *disk);
+
+/* True if @path is the overlay or leads to it by the backing files that the images record. */
+bool overlay_file_is_below(const struct change_disk *disk, const char *path);
+
+/* Deletes it, on disk for good. 0 (also if there is none) or -EIO. */
+int overlay_file_delete(const struct change_disk *disk, struct error *err);

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/host/qemu_img.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "qcow/base/cleanup.h"
+
+enum { OUTPUT_MAX = 400 }; /* of what it says, for the error's text */
+
+static const char *find_program(void)
+{
+    static const char *const paths[] = {"/usr/bin/qemu-img", "/usr/local/bin/qemu-img",
+                                        "/bin/qemu-img"};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
+        if (access(paths[i], X_OK) == 0)
+            return paths[i];
+    return NULL;
+}
+
+/* Signals as they are by default, and no Ctrl-C that is meant for us. */
+static int set_attributes(posix_spawnattr_t *attr)
+{
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    int r = posix_spawnattr_setsigmask(attr, &none);
+    if (r == 0)
+        r = posix_spawnattr_setsigdefault(attr, &all);
+    return r ? r
+             : posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                                  POSIX_SPAWN_SETPGROUP);
+}
+
+static int set_files(posix_spawn_file_actions_t *files, int output_fd)
+{
+    int r = posix_spawn_file_actions_addopen(files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (r == 0)
+        r = posix_spawn_file_actions_adddup2(files, output_fd, STDOUT_FILENO);
+    return r ? r : posix_spawn_file_actions_adddup2(files, output_fd, STDERR_FILENO);
+}
+
+/* 0 or a positive errno. */
+static int spawn(const char *program, const char *const *args, int output_fd, pid_t *ret_pid)
+{
+    static char locale[] = "LC_ALL=C";
+    char *const environment[] = {locale, NULL};
+    posix_spawnattr_t attr;
+    posix_spawn_file_actions_t files;
+    int r = posix_spawnattr_init(&attr);
+    if (r)
+        return r;
+    r = posix_spawn_file_actions_init(&files);
+    if (r) {
+        posix_spawnattr_destroy(&attr);
+        return r;
+    }
+    r = set_attributes(&attr);
+    if (r == 0)
+        r = set_files(&files, output_fd);
+    if (r == 0) /* args are not written to: the type is that of exec() */
+        r = posix_spawn(ret_pid, program, &files, &attr, (char *const *)args, environment);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attr);
+    return r;
+}
+
+/* All is read, so that it is never held up; what fits is kept, without the last newline. */
+static void read_output(int fd, char *output)
+{
+    char piece[256];
+    size_t len = 0;
+    for (;;) {
+        ssize_t n = read(fd, piece, sizeof(piece));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        size_t fits = (size_t)n < OUTPUT_MAX - 1 - len ? (size_t)n : OUTPUT_MAX - 1 - len;
+        memcpy(output + len, piece, fits);
+        len += fits;
+    }
+    while (len > 0 && output[len - 1] == '\n')
+        len--;
+    output[len] = '\0';
+}
+
+/* The exit status, or a negative errno if it could not be run to its end. */
+static int run(const char *const *args, char *output, struct error *err)
+{
+    const char *program = find_program();
+    int fds[2];
+    if (!program)
+        return error_set(err, -EOPNOTSUPP, "there is no qemu-img (package qemu-utils)");
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return error_set(err, -errno, "cannot run %s: %s", program, strerrordesc_np(errno));
+    auto_close int read_fd = fds[0];
+    pid_t pid;
+    int r = spawn(program, args, fds[1], &pid);
+    close(fds[1]);
+    if (r)
+        return error_set(err, -r, "cannot run %s: %s", program, strerrordesc_np(r));
+    read_output(read_fd, output);
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return error_set(err, -EIO, "cannot wait for %s: %s", program, strerrordesc_np(errno));
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    return error_set(err, -EIO, "%s died of signal %d", program, WTERMSIG(status));
+}
+
+static int judge_failure(const char *output)
+{
+    if (strstr(output, "\" lock") || strstr(output, "Failed to lock"))
+        return -EBUSY;
+    return strstr(output, strerrordesc_np(ENOSPC)) ? -ENOSPC : -EIO;
+}
+
+int qemu_img_commit(const struct change_disk *disk, struct error *err)
+{
+    const char *const args[] = {"qemu-img", "commit", "-q", "-f", "qcow2", disk->file, NULL};
+    char output[OUTPUT_MAX] = "";
+    int r = run(args, output, err);
+    if (r <= 0)
+        return r;
+    return error_set(err, judge_failure(output), "qemu-img cannot commit '%s' into '%s': %s",
+                     disk->file, disk->base, output);
+}
+
+int qemu_img_compare(const struct change_disk *disk, struct error *err)
+{
+    const char *const args[] = {
+        "qemu-img", "compare",  "-q", "-f", "qcow2", "-F", qcow_format_name(disk->base_format),
+        disk->file, disk->base, NULL};
+    char output[OUTPUT_MAX] = "";
+    int r = run(args, output, err);
+    if (r <= 1)
+        return r;
+    return error_set(err, judge_failure(output), "qemu-img cannot compare '%s' with '%s': %s",
+                     disk->file, disk->base, output);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qemu-img, the one program that this one runs: it writes images, which nothing here does. Found in
+ * the system's own directories, run without a shell. Any thread; blocks until it has ended, however
+ * long that takes: killed half way it would have to begin again. Its own locks keep everybody else
+ * from the images meanwhile.
+ */
+#pragma once
+
+#include "fs/host/change.h"
+#include "qcow/base/error.h"
+
+/*
+ * Writes what @disk's overlay holds into its base and empties the overlay; the base is on disk
+ * before. Can be repeated whenever it was cut off.
+ * 0; -EBUSY (somebody has one of them open), -ENOSPC, -EIO with what it said, -EOPNOTSUPP (there
+ * is no qemu-img).
+ */
+int qemu_img_commit(const struct change_disk *disk, struct error *err);
+
+/* 0 if overlay and base show the same bytes, 1 if they differ; else as above. */
+int qemu_img_compare(const struct change_disk *disk, struct error *err);
