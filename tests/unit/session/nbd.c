@@ -80,6 +80,15 @@ static int remove_image(void **state)
     return 0;
 }
 
+/* The socket's file is there a moment before anybody listens. */
+static bool is_listening(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
+    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
 static int start_server(void **state)
 {
     (void)state;
@@ -91,7 +100,7 @@ static int start_server(void **state)
         _exit(127);
     }
     int64_t deadline_ns = monotonic_ns() + (int64_t)START_S * 1000000000;
-    while (access(socket_path, F_OK) < 0) {
+    while (!is_listening()) {
         if (monotonic_ns() > deadline_ns)
             return -1;
         usleep(10000);
