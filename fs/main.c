@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #include "fs/session/registry.h"
 #include "fs/session/space.h"
 #include "fs/session/stamps.h"
+#include "fs/session/unclaimed.h"
 #include "fs/signals.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
@@ -33,6 +35,7 @@ enum exit_status {
     EXIT_SYSTEM = 2,
     EXIT_NO_LIBVIRT = 3,
     EXIT_NO_MOUNT = 4,
+    EXIT_LEFTOVERS = 5,
     EXIT_DIED = 7,
 };
 
@@ -58,6 +61,7 @@ struct program {
     struct stamps *stamps;
     struct mount *mount;
     struct alive *alive;
+    unsigned n_refused; /* leftovers that nobody but a person can judge */
 };
 
 static void relay_changed(void *ctx, const struct domain *domain)
@@ -245,20 +249,38 @@ static bool is_detached(void *ctx)
 
 static void note_damaged(void *ctx, const char *path, const struct error *why)
 {
-    (void)ctx;
+    struct program *p = ctx;
+    p->n_refused++;
     log_error("journal '%s' is left as it is: %s", path, why->text);
 }
 
+static void note_refused(void *ctx, const char *name, const struct error *why)
+{
+    struct program *p = ctx;
+    p->n_refused++;
+    log_error("domain '%s' is left as it is: %s", name, why->text);
+}
+
 /* What daemons before us left is undone in the background. */
-static void recover(struct program *p)
+static int recover(struct program *p, struct error *err)
 {
     struct journal_leftover *leftovers = NULL;
     size_t n = 0;
-    struct error err = {0};
-    if (journal_adopt(p->journal, note_damaged, NULL, &leftovers, &n, &err) < 0)
-        log_error("%s", err.text);
+    int r = journal_adopt(p->journal, note_damaged, p, &leftovers, &n, err);
     registry_recover(p->registry, leftovers, n);
     free(leftovers);
+    return r;
+}
+
+/* The same for overlays that no journal names, only if somebody asks for it. */
+static int recover_unclaimed(struct program *p, struct error *err)
+{
+    struct journal_leftover *leftovers = NULL;
+    size_t n = 0;
+    int r = unclaimed_adopt(p->journal, p->host, note_refused, p, &leftovers, &n, err);
+    registry_recover(p->registry, leftovers, n);
+    free(leftovers);
+    return r;
 }
 
 static int serve(struct program *p, struct error *err)
@@ -266,7 +288,9 @@ static int serve(struct program *p, struct error *err)
     struct signals signals;
     if (signals_start(&signals, is_detached, stop, p, err) < 0)
         return EXIT_SYSTEM;
-    recover(p);
+    struct error why = {0};
+    if (recover(p, &why) < 0)
+        log_error("%s", why.text);
     daemon_ready(&p->daemon);
     log_info("serving '%s' on '%s'", p->options.source, p->options.mountpoint);
     int r = mount_serve(p->mount, err);
@@ -332,14 +356,45 @@ static int run(struct program *p)
     return status;
 }
 
+/* Up to where a mount would begin. */
+static int start_recovery(struct program *p, struct error *err)
+{
+    if (qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
+        return EXIT_SYSTEM;
+    int status = open_host(p, err);
+    if (status != EXIT_FINE)
+        return status;
+    if (journal_open(p->options.state_dir, p->options.source, &p->journal, err) < 0 ||
+        create_registry(p, err) < 0)
+        return EXIT_SYSTEM;
+    return EXIT_FINE;
+}
+
+/*
+ * `--recover`: in the foreground. A signal may end it at any point; what it has not undone is
+ * still in the journal then.
+ */
+static int recover_and_end(struct program *p)
+{
+    struct error err = {0};
+    signal(SIGPIPE, SIG_IGN); /* a libvirtd that dies */
+    int status = start_recovery(p, &err);
+    if (status == EXIT_FINE && (recover(p, &err) < 0 || recover_unclaimed(p, &err) < 0))
+        status = EXIT_SYSTEM;
+    if (status != EXIT_FINE)
+        log_error("%s", err.text);
+    size_t n_left = p->registry ? registry_await_recovery(p->registry) : 0;
+    tear_down(p);
+    return status == EXIT_FINE && n_left + p->n_refused > 0 ? EXIT_LEFTOVERS : status;
+}
+
 static int act(struct program *p)
 {
     switch (p->options.action) {
     case OPTIONS_SERVE:
         return run(p);
     case OPTIONS_RECOVER:
-        log_error("--recover needs a host that can undo changes: none here");
-        return EXIT_SYSTEM;
+        return recover_and_end(p);
     case OPTIONS_WAIT:
         return wait_for_servers(&p->options);
     case OPTIONS_HELP:

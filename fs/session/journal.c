@@ -463,3 +463,30 @@ int journal_adopt(struct journal *journal,
     *ret_n = adoption.n;
     return 0;
 }
+
+const char *journal_source(const struct journal *journal)
+{
+    return journal->source;
+}
+
+struct search {
+    const struct journal *journal;
+    const char *mark;
+    bool is_found;
+};
+
+static void visit_search(void *ctx, const char *name)
+{
+    struct search *search = ctx;
+    auto_free char *path = NULL;
+    if (asprintf(&path, "%s/%s/%s%s", search->journal->root, name, search->mark, entry_suffix) < 0)
+        path = NULL;
+    search->is_found |= !path || access(path, F_OK) == 0;
+}
+
+bool journal_names(const struct journal *journal, const char *mark)
+{
+    struct search search = {.journal = journal, .mark = mark};
+    int r = walk_folder(journal->root, visit_search, &search);
+    return search.is_found || (r < 0 && r != -ENOENT);
+}

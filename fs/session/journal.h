@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "fs/host/change.h"
@@ -50,6 +51,14 @@ void journal_forget(struct journal_entry *entry);
 
 /* Where it is, for messages to people; borrowed. */
 const char *journal_entry_path(const struct journal_entry *entry);
+
+/* As it was opened; borrowed. */
+const char *journal_source(const struct journal *journal);
+/*
+ * Does any journal of this state folder, also one of another source or of a daemon that lives, have
+ * an entry with that mark? In doubt, yes.
+ */
+bool journal_names(const struct journal *journal, const char *mark);
 
 struct journal_leftover {
     struct journal_entry *entry; /* now of this journal */

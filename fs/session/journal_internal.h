@@ -38,3 +38,6 @@ int journal_decode(const char *text, size_t len, const char *source, const char 
 
 /* For people: what is being done, and what to type to undo it. An array, or NULL: no memory. */
 json_t *journal_explain(const struct change *change, const char *source);
+
+/* Only what to type, for a change that no journal names. An array, or NULL: no memory. */
+json_t *journal_commands(const struct change *change, const char *source);

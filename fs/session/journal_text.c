@@ -163,12 +163,38 @@ static void explain_method(struct page *page, const struct change *change, const
         add_line(page, "  %s snapshot-delete %s %s", virsh, id, change->mark);
 }
 
+/* What to type, the same for all methods. */
+static void explain_commands(struct page *page, const struct change *change, const char *source)
+{
+    auto_words struct words w = {0};
+    auto_free char *socket = quote(change->socket ? change->socket : "");
+    if (!socket || !words_init(&w, source, NULL)) {
+        json_decref(page->lines);
+        page->lines = NULL;
+        return;
+    }
+    explain_method(page, change, w.virsh);
+    for (size_t i = 0; i < change->n_disks; i++)
+        explain_disk(page, change, source, &change->disks[i]);
+    if (change->socket)
+        add_line(page, "  rm -f %s", socket);
+}
+
+json_t *journal_commands(const struct change *change, const char *source)
+{
+    auto_free char *word = quote(source);
+    struct page page = {.lines = json_array()};
+    add_line(&page, "virtsnapfs --recover %s", word ? word : "SOURCE");
+    add_line(&page, "or by hand, while no virtsnapfs uses the domain:");
+    explain_commands(&page, change, source);
+    return page.lines;
+}
+
 json_t *journal_explain(const struct change *change, const char *source)
 {
     auto_words struct words w = {0};
     auto_free char *name = quote(change->domain_name);
-    auto_free char *socket = quote(change->socket ? change->socket : "");
-    if (!name || !socket || !words_init(&w, source, NULL))
+    if (!name || !words_init(&w, source, NULL))
         return NULL;
     struct page page = {.lines = json_array()};
     char when[32] = "";
@@ -185,11 +211,7 @@ json_t *journal_explain(const struct change *change, const char *source)
              "By hand, and only while no virtsnapfs runs; look first what is there, with"
              " %s domblklist --details %s:",
              w.virsh, change->domain_id);
-    explain_method(&page, change, w.virsh);
-    for (size_t i = 0; i < change->n_disks; i++)
-        explain_disk(&page, change, source, &change->disks[i]);
-    if (change->socket)
-        add_line(&page, "  rm -f %s", socket);
+    explain_commands(&page, change, source);
     add_line(&page, "Then delete this file.");
     return page.lines;
 }

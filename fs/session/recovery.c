@@ -17,6 +17,7 @@ static int queue_locked(struct registry *registry, const struct journal_leftover
     }
     left->change = leftover->change;
     left->entry = leftover->entry;
+    left->is_untried = true;
     STAILQ_INSERT_TAIL(&slot->left, left, link);
     registry->n_untried++;
     int r = slot->has_thread ? 0 : session_start_locked(slot, err);
@@ -57,6 +58,9 @@ size_t registry_await_recovery(struct registry *registry)
     {
         const struct session *session = slot->session;
         n_left += session && session->is_left && session->broken.code < 0;
+        const struct left_change *left;
+        STAILQ_FOREACH(left, &slot->left, link)
+        n_left++;
     }
     registry_unlock(registry);
     return n_left;

@@ -33,7 +33,7 @@ enum cold_method { COLD_LOCK, COLD_INTERNAL, COLD_OVERLAY };
 struct registry_config {
     struct host *host;        /* borrowed until registry_close() */
     struct qcow_cache *cache; /* borrowed until registry_close() */
-    struct journal *journal;  /* borrowed until registry_destroy() */
+    struct journal *journal;  /* borrowed until registry_destroy(); NULL: nothing is changed */
     enum live_method live;
     enum cold_method cold;
     enum quiesce_policy quiesce;

@@ -76,6 +76,7 @@ struct noted_error {
 struct left_change {
     struct change *change;
     struct journal_entry *entry;
+    bool is_untried; /* counts in n_untried */
     STAILQ_ENTRY(left_change) link;
 };
 
@@ -109,7 +110,7 @@ struct registry {
     size_t n_slots;
     unsigned n_threads;
     unsigned n_open;    /* instants that count for max_open: all but broken ones */
-    unsigned n_untried; /* leftovers whose undoing was not tried yet */
+    unsigned n_untried; /* leftovers whose undoing was not tried yet, and will be soon */
     bool is_shut;
 };
 

@@ -75,14 +75,29 @@ static void tell_failure(struct session *session, int r, const struct error *why
     registry_note_error(session->registry, session->slot->id, "now", &err);
 }
 
+/* The first of several could not be undone: the others wait for it, nobody for them. */
+static void count_out_queued_locked(struct slot *slot) REQUIRES(registry_role)
+{
+    struct left_change *left;
+    STAILQ_FOREACH(left, &slot->left, link)
+    {
+        if (left->is_untried)
+            slot->registry->n_untried--;
+        left->is_untried = false;
+    }
+}
+
 static void settle_locked(struct session *session, int r, const struct error *err)
     REQUIRES(registry_role)
 {
-    if (session->is_left && session->n_tries == 0)
+    if (session->is_untried)
         session->registry->n_untried--;
+    session->is_untried = false;
     session->n_tries++;
-    if (r < 0)
+    if (r < 0) {
         session->broken = *err;
+        count_out_queued_locked(session->slot);
+    }
     session->broken.code = r;
     enum session_state failed = r == -EAGAIN ? SESSION_DEFERRED : SESSION_BROKEN;
     session_enter_locked(session, r < 0 ? failed : SESSION_GONE);
@@ -214,7 +229,7 @@ static void recover_locked(struct slot *slot) REQUIRES(registry_role)
     STAILQ_REMOVE_HEAD(&slot->left, link);
     struct session *session = method ? session_create_locked(slot, SESSION_RELEASING) : NULL;
     if (!session) {
-        registry->n_untried--;
+        registry->n_untried -= left->is_untried;
         log_error("domain '%s' is left as it is (%s): %s", left->change->domain_name,
                   change_method_name(left->change->method),
                   method ? "out of memory" : "this source has no such method");
@@ -222,6 +237,7 @@ static void recover_locked(struct slot *slot) REQUIRES(registry_role)
         journal_forget(left->entry);
     } else {
         session->is_left = true;
+        session->is_untried = left->is_untried;
         session->instant.change = left->change;
         session->instant.entry = left->entry;
         session->instant.method = method;

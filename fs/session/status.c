@@ -10,6 +10,7 @@
 
 #include "fs/session/catalog.h"
 #include "fs/session/registry_internal.h"
+#include "fs/session/unclaimed.h"
 #include "qcow/base/cleanup.h"
 
 /* RFC 3339 in UTC with nanoseconds. */
@@ -163,6 +164,18 @@ static json_t *describe_leftover_locked(const struct session *session) REQUIRES(
     return root;
 }
 
+/* What waits for the one before it to be undone. */
+static json_t *describe_queued_locked(const struct left_change *left) REQUIRES(registry_role)
+{
+    json_t *files = json_array();
+    for (size_t i = 0; i < left->change->n_disks; i++)
+        if (left->change->disks[i].file)
+            json_array_append_new(files, json_text(left->change->disks[i].file));
+    return json_pack("{sssosssbss}", "reason", "not tried yet", "files", files, "state",
+                     "releasing", "from_earlier_mount", true, "method",
+                     change_method_name(left->change->method));
+}
+
 /* @ret_files: files that grow meanwhile, to be looked at without the lock; or NULL. */
 static void describe_slot_locked(const struct slot *slot, json_t *root, json_t **ret_files)
     REQUIRES(registry_role)
@@ -175,6 +188,9 @@ static void describe_slot_locked(const struct slot *slot, json_t *root, json_t *
         json_array_append_new(instants, describe_instant_locked(session));
     if (is_leftover)
         json_array_append_new(leftovers, describe_leftover_locked(session));
+    const struct left_change *left = slot ? STAILQ_FIRST(&slot->left) : NULL;
+    for (; left; left = STAILQ_NEXT(left, link))
+        json_array_append_new(leftovers, describe_queued_locked(left));
     if (session && session->n_growing)
         *ret_files = describe_files_locked(session);
     json_object_set_new(root, "instants", instants);
@@ -201,6 +217,17 @@ static void add_overlay_bytes(json_t *root, const json_t *files)
         json_object_set_new(instant, "overlay_bytes", json_integer(n_bytes));
 }
 
+/* Nothing of ours is going on: an overlay that is there is nobody's whom we know. */
+static void add_unclaimed(struct registry *registry, const struct domain *domain, json_t *root)
+{
+    struct host *host = registry->config.host;
+    json_t *leftover = NULL;
+    if (registry->config.journal && host->ops->method(host, CHANGE_OVERLAY))
+        leftover = unclaimed_describe(registry->config.journal, domain);
+    if (leftover)
+        json_array_append_new(json_object_get(root, "leftovers"), leftover);
+}
+
 char *registry_status(struct registry *registry, struct domain *domain)
 {
     json_t *root =
@@ -212,8 +239,12 @@ char *registry_status(struct registry *registry, struct domain *domain)
     json_object_set_new(root, "disks", describe_disks(registry->config.host, domain));
     json_t *files = NULL;
     registry_lock(registry);
-    describe_slot_locked(slot_find_locked(registry, domain->id), root, &files);
+    const struct slot *slot = slot_find_locked(registry, domain->id);
+    describe_slot_locked(slot, root, &files);
+    bool is_at_rest = !slot || !slot->has_thread;
     registry_unlock(registry);
+    if (is_at_rest)
+        add_unclaimed(registry, domain, root);
     add_overlay_bytes(root, files);
     json_decref(files);
     auto_free char *text = json_dumps(root, JSON_INDENT(2));

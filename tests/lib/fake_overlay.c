@@ -85,7 +85,8 @@ static void drop_overlay(struct domain *domain, const struct change_disk *change
 {
     for (size_t i = 0; i < domain->n_disks; i++) {
         struct disk *disk = &domain->disks[i];
-        if (strcmp(disk->target, change_disk->target) != 0)
+        if (strcmp(disk->target, change_disk->target) != 0 || disk->n_layers == 0 ||
+            strcmp(disk->layers[0].path, change_disk->file) != 0)
             continue;
         free(disk->layers[0].path);
         disk->n_layers--;

@@ -30,7 +30,7 @@ LAYERS = {
 # Foreign header -> the folders or files it may be included from.
 HOMES = {
     r"fuse_lowlevel\.h|fuse\.h|fuse3/.*|fuse_.*\.h": ["fs/fuse", "fs/main", "tests/unit/fuse"],
-    r"libvirt/.*": ["fs/host", "tests/unit/host"],
+    r"libvirt/.*": ["fs/host", "tests/unit/host", "tests/lib/killer"],
     r"libxml/.*": ["fs/host", "tests/unit/host"],
     r"jansson\.h": ["fs/session", "tests"],
     r"libnbd\.h": ["fs/session/nbd"],
