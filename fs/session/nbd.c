@@ -345,7 +345,7 @@ static int remote_map(void *ctx, uint64_t host_off, uint64_t max_len, bool *ret_
                       uint64_t *ret_len, struct error *err)
 {
     struct remote *remote = ctx;
-    struct run run;
+    struct run run = {0};
     if (!find_known(remote, host_off, &run)) {
         struct line *line;
         struct run_list list = {0};
@@ -354,10 +354,9 @@ static int remote_map(void *ctx, uint64_t host_off, uint64_t max_len, bool *ret_
             return as_read_error(r, err);
         /* Not all that the caller may want: QEMU looks at the image for each block. */
         uint64_t len = min_u64(remote->base.host_size - host_off, MAP_LEN_MAX);
+        run = (struct run){.end = host_off + len, .is_data = true}; /* unless the server tells */
         if (nbd_can_meta_context(line->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1)
             r = ask_map(remote, line, host_off, len, &list, err);
-        else
-            run = (struct run){.end = host_off + len, .is_data = true};
         give_line_back(remote, line);
         if (r < 0) {
             free(list.runs);
