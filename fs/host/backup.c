@@ -98,14 +98,9 @@ static int check_jobs(const struct live *live, const struct change *change, stru
 
 static int check_disk(const struct live *live, const struct disk *disk, struct error *err)
 {
-    virDomainBlockJobInfo info;
-    int r = virDomainGetBlockJobInfo(live->dom, disk->target, &info, 0);
+    int r = live_check_block_job(live, disk->target, err);
     if (r < 0)
-        return fault_set(err, "cannot ask disk '%s' of domain '%s' for jobs", disk->target,
-                         live->name);
-    if (r > 0)
-        return error_set(err, -EBUSY, "disk '%s' of domain '%s' has a block job running",
-                         disk->target, live->name);
+        return r;
     const char *top = disk->n_layers > 0 ? strrchr(disk->layers[0].path, '/') : NULL;
     /* Who made it waits for the moment to merge it, which our job would put off. */
     if (top && change_is_marked(top))

@@ -10,23 +10,13 @@
 #include "fs/host/xml_internal.h"
 #include "qcow/base/cleanup.h"
 
-static xmlNode *add_element(xmlNode *parent, const char *name)
-{
-    return parent ? xmlNewChild(parent, NULL, (const xmlChar *)name, NULL) : NULL;
-}
-
-static bool add_attr(xmlNode *node, const char *name, const char *value)
-{
-    return node && xmlNewProp(node, (const xmlChar *)name, (const xmlChar *)value);
-}
-
 /* With all three, or libvirt 9.0 refuses it: the type, the format and the scratch file. */
 static bool add_exported(xmlNode *element, const struct change_disk *disk)
 {
-    return add_attr(element, "backup", "yes") && add_attr(element, "type", "file") &&
-           add_attr(element, "exportname", disk->target) &&
-           add_attr(add_element(element, "driver"), "type", "qcow2") &&
-           add_attr(add_element(element, "scratch"), "file", disk->file);
+    return xml_add_attr(element, "backup", "yes") && xml_add_attr(element, "type", "file") &&
+           xml_add_attr(element, "exportname", disk->target) &&
+           xml_add_attr(xml_add_element(element, "driver"), "type", "qcow2") &&
+           xml_add_attr(xml_add_element(element, "scratch"), "file", disk->file);
 }
 
 static int add_disks(xmlNode *disks, const xmlDoc *domain, const struct change *change,
@@ -39,9 +29,9 @@ static int add_disks(xmlNode *disks, const xmlDoc *domain, const struct change *
         if (r < 0)
             return r;
         const struct change_disk *exported = change_find_disk(change, target);
-        xmlNode *element = add_element(disks, "disk");
-        if (!add_attr(element, "name", target) ||
-            !(exported ? add_exported(element, exported) : add_attr(element, "backup", "no")))
+        xmlNode *element = xml_add_element(disks, "disk");
+        if (!xml_add_attr(element, "name", target) ||
+            !(exported ? add_exported(element, exported) : xml_add_attr(element, "backup", "no")))
             return error_set(err, -ENOMEM, "out of memory");
         n_exported += exported != NULL;
     }
@@ -49,19 +39,6 @@ static int add_disks(xmlNode *disks, const xmlDoc *domain, const struct change *
         return 0;
     return error_set(err, -EBADMSG, "%zu of %zu disks are not there any more",
                      change->n_disks - n_exported, change->n_disks);
-}
-
-static int dump(xmlDoc *doc, char **ret_xml, struct error *err)
-{
-    xmlChar *text = NULL;
-    int len = 0;
-    xmlDocDumpMemory(doc, &text, &len);
-    char *copy = text ? strdup((const char *)text) : NULL;
-    xmlFree(text);
-    if (!copy)
-        return error_set(err, -ENOMEM, "out of memory");
-    *ret_xml = copy;
-    return 0;
 }
 
 int backup_xml_build(const char *domain_xml, const struct change *change, char **ret_xml,
@@ -76,13 +53,13 @@ int backup_xml_build(const char *domain_xml, const struct change *change, char *
     if (!root)
         return error_set(err, -ENOMEM, "out of memory");
     xmlDocSetRootElement(doc, root);
-    xmlNode *server = add_element(root, "server");
-    xmlNode *disks = add_element(root, "disks");
-    if (!add_attr(root, "mode", "pull") || !add_attr(server, "transport", "unix") ||
-        !add_attr(server, "socket", change->socket) || !disks)
+    xmlNode *server = xml_add_element(root, "server");
+    xmlNode *disks = xml_add_element(root, "disks");
+    if (!xml_add_attr(root, "mode", "pull") || !xml_add_attr(server, "transport", "unix") ||
+        !xml_add_attr(server, "socket", change->socket) || !disks)
         return error_set(err, -ENOMEM, "out of memory");
     r = add_disks(disks, domain, change, err);
-    return r < 0 ? r : dump(doc, ret_xml, err);
+    return r < 0 ? r : xml_dump(doc, ret_xml, err);
 }
 
 int backup_xml_find_socket(const char *backup_xml, char **ret_socket, struct error *err)

@@ -74,14 +74,9 @@ static int plan_disk(const struct live *live, const struct disk *disk, struct ch
                      struct error *err)
 {
     const struct disk_layer *top = &disk->layers[0];
-    virDomainBlockJobInfo job;
-    int r = virDomainGetBlockJobInfo(live->dom, disk->target, &job, 0);
+    int r = live_check_block_job(live, disk->target, err);
     if (r < 0)
-        return fault_set(err, "cannot ask disk '%s' of domain '%s' for jobs", disk->target,
-                         live->name);
-    if (r > 0)
-        return error_set(err, -EBUSY, "disk '%s' of domain '%s' has a block job running",
-                         disk->target, live->name);
+        return r;
     if (!live->lh->scratch_dir && strncmp(top->path, "/dev/", 5) == 0)
         return error_set(err, -EOPNOTSUPP,
                          "disk '%s' of domain '%s' is a device: scratch=DIR has to say where its "

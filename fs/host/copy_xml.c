@@ -9,28 +9,17 @@
 #include "fs/host/xml_internal.h"
 #include "qcow/base/cleanup.h"
 
-static xmlNode *add_element(xmlNode *parent, const char *name, const char *attr, const char *value)
-{
-    xmlNode *node = parent ? xmlNewChild(parent, NULL, (const xmlChar *)name, NULL) : NULL;
-    if (!node || !xmlNewProp(node, (const xmlChar *)attr, (const xmlChar *)value))
-        return NULL;
-    return node;
-}
-
 int copy_xml_build(const char *delta, char **ret_xml, struct error *err)
 {
     auto_doc xmlDoc *doc = xmlNewDoc((const xmlChar *)"1.0");
     xmlNode *root = doc ? xmlNewNode(NULL, (const xmlChar *)"disk") : NULL;
     if (root)
         xmlDocSetRootElement(doc, root);
-    xmlChar *text = NULL;
-    int len = 0;
-    if (root && xmlNewProp(root, (const xmlChar *)"type", (const xmlChar *)"file") &&
-        add_element(root, "driver", "type", "qcow2") && add_element(root, "source", "file", delta))
-        xmlDocDumpMemory(doc, &text, &len);
-    *ret_xml = text ? strdup((const char *)text) : NULL;
-    xmlFree(text);
-    return *ret_xml ? 0 : error_set(err, -ENOMEM, "out of memory");
+    if (!xml_add_attr(root, "type", "file") ||
+        !xml_add_attr(xml_add_element(root, "driver"), "type", "qcow2") ||
+        !xml_add_attr(xml_add_element(root, "source"), "file", delta))
+        return error_set(err, -ENOMEM, "out of memory");
+    return xml_dump(doc, ret_xml, err);
 }
 
 /* Of a <mirror>; libvirt notes in `ready` what is being done with it, too. */

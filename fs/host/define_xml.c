@@ -155,15 +155,8 @@ int define_xml_restore(const char *xml, const struct change_disk *overlay, bool 
     }
     if (!is_changed)
         return 0;
-    xmlChar *text = NULL;
-    int len = 0;
-    xmlDocDumpMemory(doc, &text, &len);
-    char *copy = text ? strdup((const char *)text) : NULL;
-    xmlFree(text);
-    if (!copy)
-        return no_memory(err);
-    *ret_xml = copy;
-    return 1;
+    r = xml_dump(doc, ret_xml, err);
+    return r < 0 ? r : 1;
 }
 
 static int check_source(const xmlNode *disk, const char *target, struct error *err)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fs/host/live.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,18 @@ void live_refresh_record(struct live *live)
         r = worker_refresh_domain(live->lh, live->dom, &err);
     if (r < 0)
         log_debug("%s", err.text);
+}
+
+int live_check_block_job(const struct live *live, const char *target, struct error *err)
+{
+    virDomainBlockJobInfo info;
+    int r = virDomainGetBlockJobInfo(live->dom, target, &info, 0);
+    if (r < 0)
+        return fault_set(err, "cannot ask disk '%s' of domain '%s' for jobs", target, live->name);
+    if (r > 0)
+        return error_set(err, -EBUSY, "disk '%s' of domain '%s' has a block job running", target,
+                         live->name);
+    return 0;
 }
 
 int view_read(const struct live *live, unsigned flags, struct view *ret_view, struct error *err)

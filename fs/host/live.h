@@ -28,6 +28,9 @@ void live_refresh_record(struct live *live);
 /* deadline_ns = now + the time for calls that answer at once. */
 void live_renew_deadline(struct live *live);
 
+/* 0, -EBUSY if a block job runs on that disk, -EIO and the like. */
+int live_check_block_job(const struct live *live, const char *target, struct error *err);
+
 /* What XML of the domain says. Zero-initialised; view_fini() releases it. */
 struct view {
     char *xml;

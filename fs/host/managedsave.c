@@ -55,15 +55,9 @@ static int check_domain(const struct live *live, struct error *err)
 static int check_block_jobs(const struct live *live, const struct view *view, struct error *err)
 {
     for (size_t i = 0; i < view->n_disks; i++) {
-        const char *target = view->disks[i].target;
-        virDomainBlockJobInfo job;
-        int r = virDomainGetBlockJobInfo(live->dom, target, &job, 0);
+        int r = live_check_block_job(live, view->disks[i].target, err);
         if (r < 0)
-            return fault_set(err, "cannot ask disk '%s' of domain '%s' for jobs", target,
-                             live->name);
-        if (r > 0)
-            return error_set(err, -EBUSY, "disk '%s' of domain '%s' has a block job running",
-                             target, live->name);
+            return r;
     }
     return 0;
 }

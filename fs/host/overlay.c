@@ -15,19 +15,12 @@
 static int check_jobs(const struct live *live, const char *target, struct error *err)
 {
     virDomainJobInfo job = {0};
-    virDomainBlockJobInfo block_job;
     if (virDomainGetJobInfo(live->dom, &job) < 0)
         return fault_set(err, "cannot ask domain '%s' for jobs", live->name);
     if (job.type != VIR_DOMAIN_JOB_NONE)
         return error_set(err, -EBUSY, "domain '%s' has a job running (backup, save or migration)",
                          live->name);
-    int r = virDomainGetBlockJobInfo(live->dom, target, &block_job, 0);
-    if (r < 0)
-        return fault_set(err, "cannot ask disk '%s' of domain '%s' for jobs", target, live->name);
-    if (r > 0)
-        return error_set(err, -EBUSY, "disk '%s' of domain '%s' has a block job running", target,
-                         live->name);
-    return 0;
+    return live_check_block_job(live, target, err);
 }
 
 static int check_domain(const struct live *live, struct error *err)

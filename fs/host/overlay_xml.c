@@ -11,21 +11,11 @@
 #include "fs/host/xml_internal.h"
 #include "qcow/base/cleanup.h"
 
-static xmlNode *add_element(xmlNode *parent, const char *name)
-{
-    return parent ? xmlNewChild(parent, NULL, (const xmlChar *)name, NULL) : NULL;
-}
-
-static bool add_attr(xmlNode *node, const char *name, const char *value)
-{
-    return node && xmlNewProp(node, (const xmlChar *)name, (const xmlChar *)value);
-}
-
 static bool add_overlay(xmlNode *disk, const char *overlay)
 {
-    return add_attr(disk, "snapshot", "external") && add_attr(disk, "type", "file") &&
-           add_attr(add_element(disk, "driver"), "type", "qcow2") &&
-           add_attr(add_element(disk, "source"), "file", overlay);
+    return xml_add_attr(disk, "snapshot", "external") && xml_add_attr(disk, "type", "file") &&
+           xml_add_attr(xml_add_element(disk, "driver"), "type", "qcow2") &&
+           xml_add_attr(xml_add_element(disk, "source"), "file", overlay);
 }
 
 static int add_disks(xmlNode *disks, const xmlDoc *domain, const struct change *change,
@@ -38,28 +28,16 @@ static int add_disks(xmlNode *disks, const xmlDoc *domain, const struct change *
         if (r < 0)
             return r;
         const struct change_disk *frozen = change_find_disk(change, name);
-        xmlNode *element = add_element(disks, "disk");
-        if (!add_attr(element, "name", name) ||
-            !(frozen ? add_overlay(element, frozen->file) : add_attr(element, "snapshot", "no")))
+        xmlNode *element = xml_add_element(disks, "disk");
+        if (!xml_add_attr(element, "name", name) ||
+            !(frozen ? add_overlay(element, frozen->file)
+                     : xml_add_attr(element, "snapshot", "no")))
             return error_set(err, -ENOMEM, "out of memory");
         n_found += frozen != NULL;
     }
     if (n_found != change->n_disks)
         return error_set(err, -EBADMSG, "%zu disks are not in the domain's XML any more",
                          change->n_disks - n_found);
-    return 0;
-}
-
-static int dump(xmlDoc *doc, char **ret_xml, struct error *err)
-{
-    xmlChar *text = NULL;
-    int len = 0;
-    xmlDocDumpMemory(doc, &text, &len);
-    char *copy = text ? strdup((const char *)text) : NULL;
-    xmlFree(text);
-    if (!copy)
-        return error_set(err, -ENOMEM, "out of memory");
-    *ret_xml = copy;
     return 0;
 }
 
@@ -78,12 +56,12 @@ int overlay_xml_build(const char *domain_xml, const struct change *change, char 
     /* xmlNewTextChild escapes what xmlNewChild would take for entities. */
     xmlNode *disks =
         xmlNewTextChild(root, NULL, (const xmlChar *)"name", (const xmlChar *)change->mark)
-            ? add_element(root, "disks")
+            ? xml_add_element(root, "disks")
             : NULL;
     if (!disks)
         return error_set(err, -ENOMEM, "out of memory");
     r = add_disks(disks, domain, change, err);
-    return r < 0 ? r : dump(doc, ret_xml, err);
+    return r < 0 ? r : xml_dump(doc, ret_xml, err);
 }
 
 static int find_disk(const xmlDoc *domain, const char *target, const xmlNode **ret_disk,

@@ -128,24 +128,14 @@ static xmlNode *add_text(xmlNode *parent, const char *name, const char *text)
     return xmlNewTextChild(parent, NULL, (const xmlChar *)name, (const xmlChar *)text);
 }
 
-static xmlNode *add_element(xmlNode *parent, const char *name)
-{
-    return parent ? xmlNewChild(parent, NULL, (const xmlChar *)name, NULL) : NULL;
-}
-
-static bool add_attr(xmlNode *node, const char *name, const char *value)
-{
-    return node && xmlNewProp(node, (const xmlChar *)name, (const xmlChar *)value);
-}
-
 /* Each disk by name: one may be kept out of snapshots by its definition. */
 static bool add_disks(xmlNode *root, const struct change *change)
 {
-    xmlNode *disks = add_element(root, "disks");
+    xmlNode *disks = xml_add_element(root, "disks");
     for (size_t i = 0; i < change->n_disks; i++) {
-        xmlNode *disk = add_element(disks, "disk");
-        if (!add_attr(disk, "name", change->disks[i].target) ||
-            !add_attr(disk, "snapshot", "internal"))
+        xmlNode *disk = xml_add_element(disks, "disk");
+        if (!xml_add_attr(disk, "name", change->disks[i].target) ||
+            !xml_add_attr(disk, "snapshot", "internal"))
             return false;
     }
     return disks;
@@ -177,15 +167,11 @@ int snapshot_xml_build(const struct change *change, const char *domain_xml, char
         return no_memory(err);
     xmlDocSetRootElement(doc, root);
     if (!add_text(root, "name", change->mark) ||
-        !add_attr(add_element(root, "memory"), "snapshot", "no") || !add_disks(root, change))
+        !xml_add_attr(xml_add_element(root, "memory"), "snapshot", "no") ||
+        !add_disks(root, change))
         return no_memory(err);
     int r = domain_xml ? add_past(root, domain_xml, err) : 0;
     if (r < 0)
         return r;
-    xmlChar *text = NULL;
-    int len = 0;
-    xmlDocDumpMemory(doc, &text, &len);
-    *ret_xml = text ? strdup((const char *)text) : NULL;
-    xmlFree(text);
-    return *ret_xml ? 0 : no_memory(err);
+    return xml_dump(doc, ret_xml, err);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the readers of domain XML share: xml.c, overlay_xml.c, external_xml.c. Any thread. */
+/* What those that read and write libvirt's XML share. Any thread. */
 #pragma once
 
 #include <libxml/tree.h>
+#include <stdbool.h>
 
 #include "fs/host/xml.h"
 #include "qcow/base/error.h"
@@ -36,3 +37,12 @@ int xml_read_disk_elements(const xmlNode *domain, const struct xml_volumes *volu
 xmlNode *xml_first_disk(const xmlDoc *doc);
 /* @dev of a disk's <target>: 0, -EBADMSG if there is none, -ENOMEM. */
 int xml_disk_target(const xmlNode *disk, char **ret_target, struct error *err);
+
+/*
+ * For documents that are made here: a new last child, or an attribute. NULL and false if there is
+ * no memory, or if @parent or @node is NULL, so that calls can be nested.
+ */
+xmlNode *xml_add_element(xmlNode *parent, const char *name);
+bool xml_add_attr(xmlNode *node, const char *name, const char *value);
+/* The whole document as text (caller frees). 0 or -ENOMEM. */
+int xml_dump(xmlDoc *doc, char **ret_xml, struct error *err);

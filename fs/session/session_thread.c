@@ -112,14 +112,15 @@ static void release_locked(struct session *session) REQUIRES(registry_role)
     struct error before = session->broken;
     struct error err = {0};
     bool is_news = end.code < 0 && session->n_readers > 0 && !registry->is_shut;
+    bool is_first = !session->is_left && session->n_tries == 0;
     session->has_news = false;
     registry_unlock(registry);
-    if (is_news && session->n_tries == 0)
+    if (is_news && is_first)
         registry_note_error(registry, session->slot->id, "now", &end);
     int r = instant_release(&session->instant, &err);
     if (r < 0 && (r != before.code || strcmp(err.text, before.text) != 0))
         tell_failure(session, r, &err);
-    if (r == 0 && (session->is_left || session->n_tries > 0))
+    if (r == 0 && !is_first)
         log_info("domain %s was put back (%s)", session->slot->id, session->method);
     registry_lock(registry);
     settle_locked(session, r, &err);
