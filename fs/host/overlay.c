@@ -219,7 +219,13 @@ int overlay_make(struct host *host, struct change *change, const struct change_s
         r = steps->enter(steps->ctx, change, err);
     if (r < 0)
         return r;
-    r = create_snapshot(&live, change, xml, err);
+    /* A freeze takes a while, and the call may wait for another one, such as a managed save. */
+    bool is_live = change->method == CHANGE_OVERLAY;
+    r = is_live ? check_domain(&live, err) : 0;
+    if (r == 0)
+        r = create_snapshot(&live, change, xml, err);
+    if (r == 0 && is_live)
+        r = check_domain(&live, err);
     steps->leave(steps->ctx, change);
     if (r == 0)
         live_refresh_record(&live);

@@ -125,17 +125,27 @@ int overlay_file_read(const struct change_disk *disk, int fd, struct overlay_con
     return r;
 }
 
-bool overlay_file_has_snapshot(const struct change_disk *disk)
+int overlay_file_has_snapshot(const struct change_disk *disk, bool *ret_has_snapshot,
+                              struct error *err)
 {
-    struct error why = {0};
-    auto_close int fd = overlay_file_open(disk, &why);
+    enum { TRIES = 3 }; /* a header that is being written may be seen half */
+    *ret_has_snapshot = false;
+    auto_close int fd = overlay_file_open(disk, err);
+    if (fd < 0)
+        return fd;
+    struct stat st;
+    if (fstat(fd, &st) == 0 && st.st_size == 0)
+        return 0; /* libvirt died between making and formatting it */
     struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = disk->file};
     struct qcow_info info;
-    if (fd < 0 || qcow_inspect(&file, &info, &why) < 0)
-        return false;
-    bool has_snapshot = info.n_snapshots > 0;
+    int r = -EIO;
+    for (int i = 0; i < TRIES && r < 0; i++)
+        r = qcow_inspect(&file, &info, err);
+    if (r < 0)
+        return r;
+    *ret_has_snapshot = info.n_snapshots > 0;
     qcow_info_fini(&info);
-    return has_snapshot;
+    return 0;
 }
 
 bool overlay_file_is_written(const char *path)

@@ -25,10 +25,11 @@ int overlay_file_read(const struct change_disk *disk, int fd, struct overlay_con
                       struct error *err);
 
 /*
- * True if somebody made an internal snapshot in it, which would go with it; false also if it
- * cannot be read. May be called while a guest writes to it.
+ * Has somebody made an internal snapshot in it, which would go with it? May be called while a guest
+ * writes to it. 0 or negative errno.
  */
-bool overlay_file_has_snapshot(const struct change_disk *disk);
+int overlay_file_has_snapshot(const struct change_disk *disk, bool *ret_has_snapshot,
+                              struct error *err);
 
 /* True if QEMU's locks say that somebody writes to @path; false if it cannot be opened. */
 bool overlay_file_is_written(const char *path);

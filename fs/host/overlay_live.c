@@ -24,7 +24,7 @@ enum stage {
     STAGE_ORPHAN,   /* an active commit that the XML does not show: libvirtd died as it began */
 };
 
-static enum stage judge_top(const struct overlay_found *found)
+static enum stage judge_top(const struct overlay_found *found, bool has_begun)
 {
     switch (found->mirror) {
     case OVERLAY_XML_NO_JOB:
@@ -40,19 +40,23 @@ static enum stage judge_top(const struct overlay_found *found)
     }
     if (found->job_type == 0)
         return STAGE_OVERLAID;
-    return found->job_type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT ? STAGE_ORPHAN
-                                                                      : STAGE_FOREIGN;
+    bool is_commit = found->job_type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT;
+    return is_commit && has_begun ? STAGE_ORPHAN : STAGE_FOREIGN;
 }
 
-static enum stage judge(const struct overlay_found *found)
+/* A job can be ours only if the journal says that one was begun. */
+static enum stage judge(const struct overlay_undo *undo)
 {
+    const struct overlay_found *found = &undo->found;
+    bool has_begun = undo->disk->merge != CHANGE_UNMERGED;
     if (found->live == OVERLAY_TOP)
-        return judge_top(found);
+        return judge_top(found, has_begun);
     if (found->live != OVERLAY_MIDDLE || found->mirror != OVERLAY_XML_NO_JOB)
         return STAGE_FOREIGN;
     if (found->job_type == 0)
         return STAGE_COVERED;
-    return found->job_type == VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT ? STAGE_COPYING : STAGE_FOREIGN;
+    bool is_commit = found->job_type == VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT;
+    return is_commit && has_begun ? STAGE_COPYING : STAGE_FOREIGN;
 }
 
 static int tell_failed_commit(const struct overlay_undo *undo, struct error *err)
@@ -80,8 +84,10 @@ static int begin_commit(struct overlay_undo *undo, unsigned flags, struct error 
     if (r < 0)
         return r;
     if (virDomainBlockCommit(undo->live.dom, undo->found.target, o->base, o->file, 0,
-                             flags | VIR_DOMAIN_BLOCK_COMMIT_DELETE) == 0)
+                             flags | VIR_DOMAIN_BLOCK_COMMIT_DELETE) == 0) {
+        live_renew_deadline(&undo->live); /* it may have waited for another call */
         return 1;
+    }
     r = fault_set(err, "cannot commit '%s' into '%s'", o->file, o->base);
     if (!strstr(virGetLastErrorMessage(), "\" lock") || monotonic_ns() >= undo->live.deadline_ns)
         return r;
@@ -109,7 +115,10 @@ static int pivot(struct overlay_undo *undo, struct error *err)
     r = fault_set(err, "cannot pivot disk '%s' of domain '%s' to '%s'", undo->found.target,
                   undo->live.name, undo->disk->base);
     struct error why = {0};
-    if (!live_is_cut(&undo->live) && overlay_note(undo, CHANGE_COMMITTING, &why) < 0)
+    /* A guest that ended in the middle of it may have written to the base before. */
+    bool is_known_not = code == VIR_ERR_BLOCK_COPY_ACTIVE || virDomainIsActive(undo->live.dom) == 1;
+    if (is_known_not && !live_is_cut(&undo->live) &&
+        overlay_note(undo, CHANGE_COMMITTING, &why) < 0)
         return error_set(err, why.code, "%s", why.text);
     if (code != VIR_ERR_BLOCK_COPY_ACTIVE) /* "not ready for pivot yet" */
         return r;
@@ -197,12 +206,20 @@ static int act(struct overlay_undo *undo, enum stage stage, struct error *err)
 
 int overlay_live_step(struct overlay_undo *undo, struct error *err)
 {
-    enum stage stage = judge(&undo->found);
+    enum stage stage = judge(undo);
+    enum change_merge merge = undo->disk->merge;
+    /*
+     * Begun, not seen to fail, and no job: the guest was on the base, perhaps, and was started from
+     * a definition that still named the overlay. What the overlay holds would go over newer data.
+     */
+    bool is_restarted =
+        merge == CHANGE_PIVOTING && (stage == STAGE_OVERLAID || stage == STAGE_COVERED);
     /* What it holds is older than the base: see settle_lost_pivot(). */
-    if (undo->disk->merge == CHANGE_MERGED && stage != STAGE_ENDING)
-        return overlay_leave(undo, err,
-                             "the guest was started on an overlay that had been merged; compare "
-                             "both before one is used");
+    if (is_restarted || (merge == CHANGE_MERGED && stage != STAGE_ENDING))
+        return overlay_leave(
+            undo, err,
+            "the guest was started on an overlay that may have been merged before; "
+            "compare both before one is used");
     int r = act(undo, stage, err);
     if (stage == STAGE_COPYING || stage == STAGE_READY || stage == STAGE_ENDING)
         undo->was_committing = true;
@@ -213,9 +230,11 @@ int overlay_live_step(struct overlay_undo *undo, struct error *err)
 
 int overlay_live_give_up(struct overlay_undo *undo, struct error *err)
 {
-    enum stage stage = judge(&undo->found);
-    if (stage == STAGE_COPYING || stage == STAGE_READY)
-        virDomainBlockJobAbort(undo->live.dom, undo->found.target, 0);
+    enum stage stage = judge(undo);
+    struct error ignored = {0};
+    if ((stage == STAGE_COPYING || stage == STAGE_READY) &&
+        virDomainBlockJobAbort(undo->live.dom, undo->found.target, 0) == 0)
+        overlay_note(undo, CHANGE_COMMITTING, &ignored); /* it can no more be pivoted */
     return error_set(
         err, -ETIMEDOUT,
         "merging '%s' into '%s' makes no progress; domain '%s' is still on the overlay",

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fs/host/overlay_file.h"
 #include "fs/host/overlay_internal.h"
@@ -97,8 +98,11 @@ static enum verdict judge(const struct overlay_undo *undo, const struct overlay_
 {
     const struct overlay_found *found = &undo->found;
     enum change_merge merge = undo->disk->merge;
-    if (merge == CHANGE_MERGED || !content->has_data)
+    if (!content->has_data)
         return VERDICT_DROP;
+    /* A start from a definition that still named it may have used it since. */
+    if (merge == CHANGE_MERGED)
+        return found->defined == OVERLAY_TOP ? VERDICT_COMPARE : VERDICT_DROP;
     /* Asked for by us, and carried out: a guest comes from the overlay to the base in no other way
      * while it runs. */
     if (merge == CHANGE_PIVOTING)
@@ -116,6 +120,11 @@ static enum verdict judge(const struct overlay_undo *undo, const struct overlay_
 
 static int leave_both(const struct overlay_undo *undo, struct error *err)
 {
+    if (undo->disk->merge == CHANGE_COMMITTING) /* the base alone is not whole then */
+        return overlay_leave(undo, err,
+                             "a merge was cut off half way; to finish it, with the domain off: "
+                             "qemu-img commit '%s' && rm '%s'",
+                             undo->disk->file, undo->disk->file);
     return overlay_leave(undo, err,
                          "the base was used without the overlay, so there are two versions of the "
                          "disk; keep the base: rm '%s'; or, with the domain off and on the base, "
@@ -132,6 +141,9 @@ static int commit(struct overlay_undo *undo, const struct overlay_content *conte
         return overlay_leave(undo, err, "the overlay does not record '%s' as its base",
                              undo->disk->base);
     int r = qemulock_check_unused(fd, undo->disk->file, err);
+    /* From here on the base's time says nothing: see judge(). */
+    if (r == 0)
+        r = overlay_note(undo, CHANGE_COMMITTING, err);
     if (r == 0)
         r = qemu_img_commit(undo->disk, err);
     live_renew_deadline(&undo->live); /* however long that took */
@@ -177,6 +189,18 @@ static int drop(const struct overlay_undo *undo, int fd, bool must_compare, stru
 /* What only a definition is left of. */
 static int finish(const struct overlay_undo *undo, struct error *err)
 {
+    struct stat st;
+    if (stat(undo->disk->base, &st) < 0)
+        return overlay_defer(undo, err,
+                             "neither the overlay nor its base can be found (%s); is their file "
+                             "system mounted?",
+                             strerrordesc_np(errno));
+    if (undo->disk->merge == CHANGE_PIVOTING && undo->found.defined == OVERLAY_TOP &&
+        !undo->found.is_active)
+        return overlay_leave(undo, err,
+                             "the overlay is gone, and it cannot be told whether it was merged "
+                             "before; if it was, put the base into the definition again "
+                             "(virsh edit)");
     if (undo->disk->merge < CHANGE_PIVOTING && undo->found.defined == OVERLAY_TOP &&
         !undo->found.is_active)
         return overlay_leave(undo, err,

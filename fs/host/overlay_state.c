@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What libvirt says of an overlay. */
 #include <errno.h>
+#include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,7 +72,7 @@ static int look_at_job(struct overlay_undo *undo, const struct view *view, struc
 {
     struct overlay_found *found = &undo->found;
     virDomainBlockJobInfo info = {0};
-    int r = overlay_xml_find_job(view->xml, found->target, &found->mirror, err);
+    int r = overlay_xml_find_job(view->xml, found->target, undo->disk->base, &found->mirror, err);
     if (r < 0)
         return r;
     r = virDomainGetBlockJobInfo(undo->live.dom, found->target, &info, 0);
@@ -133,42 +134,79 @@ int overlay_look(struct overlay_undo *undo, bool is_known, struct error *err)
     return r < 0 || !is_persistent ? r : look_at_definition(undo, err);
 }
 
-/* The name of a snapshot whose metadata names a file of the change, or NULL. */
-static char *find_snapshot(const struct overlay_undo *undo)
+/* 1, 0, or negative errno: what cannot be asked must not be taken for "no". */
+static int names_mark_xml(char *xml, const char *mark, const char *what, struct error *err)
 {
+    auto_free char *owned = xml;
+    int code = virGetLastErrorCode();
+    if (owned)
+        return strstr(owned, mark) != NULL;
+    if (code == VIR_ERR_NO_DOMAIN || code == VIR_ERR_NO_DOMAIN_SNAPSHOT)
+        return 0; /* it went away since it was listed */
+    return fault_set(err, "cannot read the XML of %s", what);
+}
+
+struct snapshot_list {
     virDomainSnapshotPtr *snapshots;
-    int n = virDomainListAllSnapshots(undo->live.dom, &snapshots, 0);
-    char *name = NULL;
+    int n;
+};
+
+static void cleanup_snapshots(struct snapshot_list *list)
+{
+    for (int i = 0; i < list->n; i++)
+        virDomainSnapshotFree(list->snapshots[i]);
+    free(list->snapshots);
+}
+
+/* The name of a snapshot whose metadata names a file of the change, or NULL. 0 or negative errno.
+ */
+static int find_snapshot(const struct overlay_undo *undo, char **ret_name, struct error *err)
+{
+    __attribute__((cleanup(cleanup_snapshots))) struct snapshot_list list = {0};
+    int n = virDomainListAllSnapshots(undo->live.dom, &list.snapshots, 0);
+    if (n < 0)
+        return fault_set(err, "cannot list the snapshots of domain '%s'", undo->live.name);
+    list.n = n;
     for (int i = 0; i < n; i++) {
-        auto_free char *xml = name ? NULL : virDomainSnapshotGetXMLDesc(snapshots[i], 0);
-        if (xml && strstr(xml, undo->change->mark))
-            name = strdup(virDomainSnapshotGetName(snapshots[i]));
-        virDomainSnapshotFree(snapshots[i]);
+        int r = names_mark_xml(virDomainSnapshotGetXMLDesc(list.snapshots[i], 0),
+                               undo->change->mark, "a snapshot", err);
+        if (r < 0)
+            return r;
+        if (r == 0)
+            continue;
+        *ret_name = strdup(virDomainSnapshotGetName(list.snapshots[i]));
+        return *ret_name ? 0 : error_set(err, -ENOMEM, "out of memory");
     }
-    if (n >= 0)
-        free(snapshots);
-    return name;
+    return 0;
 }
 
 int overlay_check_snapshots(const struct overlay_undo *undo, struct error *err)
 {
-    if (overlay_file_has_snapshot(undo->disk))
+    auto_free char *name = NULL;
+    bool is_inside;
+    int r = overlay_file_has_snapshot(undo->disk, &is_inside, err);
+    if (r < 0)
+        return r;
+    if (is_inside)
         return overlay_leave(undo, err,
                              "somebody made an internal snapshot in the overlay, which would be "
                              "lost with it; delete it (virsh snapshot-delete) to have it merged");
-    auto_free char *name = undo->found.is_known ? find_snapshot(undo) : NULL;
-    if (!name)
-        return 0;
+    r = undo->found.is_known ? find_snapshot(undo, &name, err) : 0;
+    if (r < 0 || !name)
+        return r;
     return overlay_leave(undo, err,
                          "snapshot '%s' was made meanwhile and names the overlay; to have it "
                          "merged: virsh -c %s snapshot-delete --metadata %s %s (its files stay)",
                          name, undo->live.lh->uri, undo->live.name, name);
 }
 
-static bool names_mark(virDomainPtr dom, unsigned flags, const char *mark)
+static int names_mark(virDomainPtr dom, const char *mark, struct error *err)
 {
-    auto_free char *xml = virDomainGetXMLDesc(dom, flags);
-    return xml && strstr(xml, mark);
+    int r = names_mark_xml(virDomainGetXMLDesc(dom, 0), mark, "another domain", err);
+    if (r == 0)
+        r = names_mark_xml(virDomainGetXMLDesc(dom, VIR_DOMAIN_XML_INACTIVE), mark,
+                           "another domain", err);
+    return r;
 }
 
 int overlay_is_named_elsewhere(const struct overlay_undo *undo, bool *ret_is_named,
@@ -178,17 +216,16 @@ int overlay_is_named_elsewhere(const struct overlay_undo *undo, bool *ret_is_nam
     int n = virConnectListAllDomains(undo->live.conn, &domains, 0);
     if (n < 0)
         return fault_set(err, "cannot list the domains");
-    *ret_is_named = false;
+    int r = 0;
     for (int i = 0; i < n; i++) {
         char id[VIR_UUID_STRING_BUFLEN];
-        if (virDomainGetUUIDString(domains[i], id) == 0 && strcmp(id, undo->live.id) != 0 &&
-            (names_mark(domains[i], 0, undo->change->mark) ||
-             names_mark(domains[i], VIR_DOMAIN_XML_INACTIVE, undo->change->mark)))
-            *ret_is_named = true;
+        if (r == 0 && virDomainGetUUIDString(domains[i], id) == 0 && strcmp(id, undo->live.id) != 0)
+            r = names_mark(domains[i], undo->change->mark, err);
         virDomainFree(domains[i]);
     }
     free(domains);
-    return 0;
+    *ret_is_named = r > 0;
+    return r < 0 ? r : 0;
 }
 
 int overlay_define_back(const struct overlay_undo *undo, struct error *err)

@@ -6,6 +6,7 @@
 
 #include "fs/host/fault.h"
 #include "fs/host/overlay_internal.h"
+#include "fs/host/power.h"
 #include "fs/log.h"
 
 enum { CUTS_MAX = 3 }; /* lost connections that undoing one disk survives */
@@ -141,6 +142,11 @@ int overlay_undo_all(struct host *host, struct change *change, const struct chan
     auto_live struct live live = {
         .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
     int first = 0;
+    struct error ignored = {0};
+    live_renew_deadline(&live);
+    /* libvirt may still have the call of a caller that was killed or cut off. */
+    if (!change->is_made && live_attach(&live, &ignored) == 0)
+        power_wait_call(&live, change);
     for (size_t i = 0; i < change->n_disks; i++) {
         struct error why = {0};
         int r = undo_disk(host, change, &change->disks[i], steps, &why);
@@ -153,7 +159,6 @@ int overlay_undo_all(struct host *host, struct change *change, const struct chan
     live_renew_deadline(&live);
     if (first == 0)
         first = resume_guest(&live, change, err);
-    struct error ignored = {0};
     if (live_attach(&live, &ignored) == 0)
         live_refresh_record(&live);
     return first;

@@ -80,8 +80,21 @@ static int find_disk(const xmlDoc *domain, const char *target, const xmlNode **r
     return error_set(err, -EBADMSG, "no disk with target '%s'", target);
 }
 
-int overlay_xml_find_job(const char *domain_xml, const char *target, enum overlay_xml_job *ret_job,
-                         struct error *err)
+/* Does a <mirror> write to @path? */
+static int is_mirror_into(const xmlNode *mirror, const char *path, bool *ret_is, struct error *err)
+{
+    const xmlNode *source = xml_child(mirror, "source");
+    auto_free char *file = NULL;
+    auto_free char *dev = NULL;
+    int r = source ? xml_attr(source, "file", &file, err) : 0;
+    if (r == 0 && source)
+        r = xml_attr(source, "dev", &dev, err);
+    *ret_is = (file && strcmp(file, path) == 0) || (dev && strcmp(dev, path) == 0);
+    return r;
+}
+
+int overlay_xml_find_job(const char *domain_xml, const char *target, const char *base,
+                         enum overlay_xml_job *ret_job, struct error *err)
 {
     auto_doc xmlDoc *domain = NULL;
     const xmlNode *disk = NULL;
@@ -100,9 +113,12 @@ int overlay_xml_find_job(const char *domain_xml, const char *target, enum overla
     r = xml_attr(mirror, "job", &job, err);
     if (r == 0)
         r = xml_attr(mirror, "ready", &ready, err);
+    bool is_ours = false;
+    if (r == 0)
+        r = is_mirror_into(mirror, base, &is_ours, err);
     if (r < 0)
         return r;
-    if (!job || strcmp(job, "active-commit") != 0)
+    if (!is_ours || !job || strcmp(job, "active-commit") != 0)
         *ret_job = OVERLAY_XML_OTHER_JOB;
     else if (!ready)
         *ret_job = OVERLAY_XML_COMMIT;

@@ -28,12 +28,15 @@ enum overlay_xml_job {
     OVERLAY_XML_COMMIT,        /* active commit, still copying */
     OVERLAY_XML_COMMIT_READY,  /* active commit that can be pivoted */
     OVERLAY_XML_COMMIT_ENDING, /* active commit, being aborted or pivoted */
-    OVERLAY_XML_OTHER_JOB,     /* a block copy */
+    OVERLAY_XML_OTHER_JOB,     /* a block copy, or a commit of somebody else's */
 };
 
-/* The mirroring job of a disk. 0, -EBADMSG if there is no such disk, -ENOMEM. */
-int overlay_xml_find_job(const char *domain_xml, const char *target, enum overlay_xml_job *ret_job,
-                         struct error *err);
+/*
+ * The mirroring job of a disk; an active commit into another layer than @base is somebody else's.
+ * 0, -EBADMSG if there is no such disk, -ENOMEM.
+ */
+int overlay_xml_find_job(const char *domain_xml, const char *target, const char *base,
+                         enum overlay_xml_job *ret_job, struct error *err);
 
 /* True if the guest may only read that disk. 0, -EBADMSG if there is no such disk, -ENOMEM. */
 int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *ret_is_readonly,

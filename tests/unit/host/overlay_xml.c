@@ -57,7 +57,7 @@ static void refuses_a_disk_that_does_not_exist(void **state)
     enum overlay_xml_job job;
     struct error err = {0};
     assert_int_equal(build(two_disks, "vdb", "/o", &xml), -EBADMSG);
-    assert_int_equal(overlay_xml_find_job(two_disks, "vdb", &job, &err), -EBADMSG);
+    assert_int_equal(overlay_xml_find_job(two_disks, "vdb", "/b", &job, &err), -EBADMSG);
     assert_int_equal(build("<x/>", "vda", "/o", &xml), -EBADMSG);
 }
 
@@ -70,7 +70,7 @@ static void check_job(const char *mirror, enum overlay_xml_job want)
              mirror);
     enum overlay_xml_job job;
     struct error err = {0};
-    assert_int_equal(overlay_xml_find_job(xml, "vda", &job, &err), 0);
+    assert_int_equal(overlay_xml_find_job(xml, "vda", "/b", &job, &err), 0);
     assert_int_equal(job, want);
 }
 
@@ -78,11 +78,16 @@ static void tells_the_stages_of_a_commit(void **state)
 {
     (void)state;
     check_job("", OVERLAY_XML_NO_JOB);
-    check_job("<mirror type='file' job='active-commit'/>", OVERLAY_XML_COMMIT);
-    check_job("<mirror job='active-commit' ready='yes'/>", OVERLAY_XML_COMMIT_READY);
-    check_job("<mirror job='active-commit' ready='pivot'/>", OVERLAY_XML_COMMIT_ENDING);
-    check_job("<mirror job='active-commit' ready='abort'/>", OVERLAY_XML_COMMIT_ENDING);
-    check_job("<mirror job='copy' ready='yes'/>", OVERLAY_XML_OTHER_JOB);
+#define INTO_BASE "><source file='/b'/></mirror>"
+    check_job("<mirror type='file' job='active-commit'" INTO_BASE, OVERLAY_XML_COMMIT);
+    check_job("<mirror job='active-commit' ready='yes'" INTO_BASE, OVERLAY_XML_COMMIT_READY);
+    check_job("<mirror job='active-commit' ready='pivot'" INTO_BASE, OVERLAY_XML_COMMIT_ENDING);
+    check_job("<mirror job='active-commit' ready='abort'" INTO_BASE, OVERLAY_XML_COMMIT_ENDING);
+    check_job("<mirror job='active-commit'><source dev='/b'/></mirror>", OVERLAY_XML_COMMIT);
+    check_job("<mirror job='copy' ready='yes'" INTO_BASE, OVERLAY_XML_OTHER_JOB);
+    check_job("<mirror job='active-commit' ready='yes'><source file='/c'/></mirror>",
+              OVERLAY_XML_OTHER_JOB);
+    check_job("<mirror job='active-commit' ready='yes'/>", OVERLAY_XML_OTHER_JOB);
     check_job("<mirror/>", OVERLAY_XML_OTHER_JOB);
 }
 
