@@ -14,6 +14,7 @@
 #include "fs/host/backup_xml.h"
 #include "fs/host/fault.h"
 #include "fs/host/live.h"
+#include "fs/host/power.h"
 #include "qcow/base/cleanup.h"
 
 /* Where QEMU's own sockets are: its user may write there. */
@@ -273,6 +274,8 @@ static int backup_make(struct host *host, struct change *change, const struct ch
 enum {
     POLL_MS = 100,
     CUTS_MAX = 3,       /* lost connections that one undo survives */
+    ABORT_MS = 1000,    /* from one call that ends the job to the next */
+    QUEUE_MS = 31000,   /* libvirt lets a call wait 30 s for the domain's other jobs */
     RELEASE_MS = 10000, /* QEMU closes its files a moment after its job or its life is over */
 };
 
@@ -281,8 +284,26 @@ static bool sleep_ms(const struct live *live, unsigned ms)
     return mailbox_sleep(live->lh->mail, monotonic_ns() + (int64_t)ms * 1000000);
 }
 
-/* Ends our job. 1 to look again, 0 once there is none of ours. */
-static int end_job_once(const struct live *live, const struct change *change, bool *is_aborted,
+/*
+ * Whether our job may begin yet, of a caller that was killed or cut: it waits for another job to
+ * end, or its files are being made, while libvirt says of it what it says of one that it lost.
+ */
+static bool may_begin(const struct live *live, const struct change *change)
+{
+    virDomainJobInfo job = {0};
+    if (change->is_made)
+        return false;
+    if (virDomainGetJobInfo(live->dom, &job) < 0)
+        return is_lost_job();
+    return job.type != VIR_DOMAIN_JOB_NONE;
+}
+
+/*
+ * Ends our job. 1 to look again, 0 once there is none of ours, or none that libvirt could end.
+ *
+ * @abort_ns  when to tell libvirt; set forward each time
+ */
+static int end_job_once(struct live *live, const struct change *change, int64_t *abort_ns,
                         struct error *err)
 {
     int is_active = virDomainIsActive(live->dom);
@@ -292,33 +313,46 @@ static int end_job_once(const struct live *live, const struct change *change, bo
     int r = is_active ? find_job(live, change, &job, err) : 0;
     if (r < 0 && virDomainIsActive(live->dom) == 0)
         return 1; /* it went off meanwhile */
+    if (r == 0 && job == JOB_OURS && *abort_ns == 0)
+        live_renew_deadline(live); /* from when it is told to end */
+    bool is_late = monotonic_ns() >= live->deadline_ns;
+    if (r == 0 && is_active && job != JOB_OURS && !is_late)
+        return may_begin(live, change);
     if (r < 0 || job != JOB_OURS)
         return r;
-    if (monotonic_ns() >= live->deadline_ns)
+    if (is_late)
         return error_set(err, -ETIMEDOUT,
                          "the backup job of domain '%s' does not end; to try it by hand: virsh "
                          "domjobabort %s",
                          live->name, live->name);
-    /* Ending takes a moment after the call. One that did not come to pass shows by the time-out. */
-    if (!*is_aborted && virDomainAbortJob(live->dom) < 0 &&
-        virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID)
+    /* Ending takes a moment after the call, which does nothing to a job that is being set up. */
+    if (monotonic_ns() < *abort_ns)
+        return 1;
+    if (virDomainAbortJob(live->dom) < 0 && virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID)
         return fault_set(err, "cannot end the backup job of domain '%s'", live->name);
-    *is_aborted = true;
+    *abort_ns = monotonic_ns() + (int64_t)ABORT_MS * 1000000;
     return 1;
 }
 
 static int end_job(struct live *live, const struct change *change, struct error *err)
 {
     unsigned n_cuts = 0;
-    bool is_aborted = false;
+    int64_t abort_ns = 0;
     for (;;) {
+        bool is_new = !live->dom;
         int r = live_attach(live, err);
+        if (r == 0 && is_new && !change->is_made) {
+            power_wait_call(live, change); /* the beginning, of a caller that was killed or cut */
+            live_renew_deadline(live);
+            int64_t queue_ns = monotonic_ns() + (int64_t)QUEUE_MS * 1000000;
+            live->deadline_ns = live->deadline_ns < queue_ns ? queue_ns : live->deadline_ns;
+        }
         if (r == 0)
-            r = end_job_once(live, change, &is_aborted, err);
+            r = end_job_once(live, change, &abort_ns, err);
         if (r == -ESTALE)
             return 0; /* the domain is gone, and its job with it */
         if (r < 0 && live_is_cut(live) && ++n_cuts <= CUTS_MAX) {
-            is_aborted = false;
+            abort_ns = 0;
             live_detach(live);
             live_renew_deadline(live);
             r = 1;
