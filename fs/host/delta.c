@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "fs/host/file.h"
 #include "qcow/base/cleanup.h"
 
 /* Tables of a qcow2 file: under a thousandth of its data, and a little to begin with. */
@@ -39,9 +40,11 @@ static int stat_folder(const char *path, struct stat *ret_st, struct statvfs *re
 /* What a copy of @base can come to: all its blocks, or all of a device. */
 static int count_bytes(const char *base, uint64_t *ret_bytes, struct error *err)
 {
-    auto_close int fd = open(base, O_RDONLY | O_CLOEXEC);
+    auto_close int fd = file_open_image(base, NULL, 0, err);
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0)
         return error_set(err, -EIO, "cannot use '%s': %s", base, strerrordesc_np(errno));
     off_t device_size = S_ISBLK(st.st_mode) ? lseek(fd, 0, SEEK_END) : 0;
     uint64_t bytes = device_size > 0 ? (uint64_t)device_size : (uint64_t)st.st_blocks * 512;

@@ -2,13 +2,14 @@
 #include "fs/host/snapshot.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/host/fault.h"
+#include "fs/host/file.h"
 #include "fs/host/power.h"
 #include "fs/host/snapshot_xml.h"
 #include "qcow/base/cleanup.h"
@@ -20,7 +21,11 @@ static inline void cleanup_snapshot(virDomainSnapshotPtr *snapshot)
 }
 #define auto_snapshot __attribute__((cleanup(cleanup_snapshot)))
 
-enum { CUTS_MAX = 3 }; /* lost connections that one removal survives */
+enum {
+    CUTS_MAX = 3,  /* lost connections that one removal survives */
+    READS_MAX = 3, /* of an image's header: a running guest's may be read while QEMU writes it */
+    REREAD_MS = 100,
+};
 
 /* ---- plan ---- */
 
@@ -142,17 +147,28 @@ int snapshot_make(struct live *live, const struct change *change, struct error *
 
 /* ---- remove ---- */
 
+static int inspect(const char *path, int fd, struct qcow_info *ret_info, struct error *err)
+{
+    struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = (char *)path};
+    int r = qcow_inspect(&file, ret_info, err);
+    for (unsigned n_reads = 1; r == -EBADMSG && n_reads < READS_MAX; n_reads++) {
+        usleep(REREAD_MS * 1000);
+        r = qcow_inspect(&file, ret_info, err);
+    }
+    return r;
+}
+
 /* 1 if the image has the snapshot, 0 if not or if there is no such file any more. */
 static int has_snapshot(const char *path, const char *mark, struct error *err)
 {
     struct qcow_info info = {0};
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    auto_close int fd = file_open_image(path, NULL, 0, err);
+    if (fd == -EIO && stat(path, &st) < 0 && errno == ENOENT)
+        return 0;
     if (fd < 0)
-        return errno == ENOENT
-                   ? 0
-                   : error_set(err, -EIO, "cannot open '%s': %s", path, strerrordesc_np(errno));
-    struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = (char *)path};
-    int r = qcow_inspect(&file, &info, err);
+        return fd;
+    int r = inspect(path, fd, &info, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < info.n_snapshots && r == 0; i++)
