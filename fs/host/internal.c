@@ -57,8 +57,16 @@ static int internal_make(struct host *host, struct change *change, const struct 
         r = steps->enter(steps->ctx, change, err);
     if (r < 0)
         return r;
-    r = snapshot_make(&live, change, err);
+    struct error why = {0};
+    r = check_off(&live, err);
+    if (r == 0)
+        r = snapshot_make(&live, change, err);
     steps->leave(steps->ctx, change);
+    /* libvirt calls it unsupported if the domain was started a moment ago. */
+    if (r < 0 && live.dom && check_off(&live, &why) == -EBUSY) {
+        *err = why;
+        r = -EBUSY;
+    }
     return r;
 }
 
