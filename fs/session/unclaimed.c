@@ -106,7 +106,8 @@ static int build_change(const struct domain *domain, const char *mark, struct ch
         return r;
     memcpy(change->mark, mark, CHANGE_MARK_LEN);
     change->is_persistent = domain->is_persistent;
-    change->was_paused = domain->state == DOMAIN_PAUSED;
+    /* Unknown; if it was not, undoing goes on with a guest that an I/O error stopped, no other. */
+    change->was_paused = false;
     change->is_made = true;
     for (size_t i = 0; r == 0 && i < domain->n_disks; i++) {
         const struct disk *disk = &domain->disks[i];
