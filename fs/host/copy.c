@@ -5,6 +5,7 @@
  * domain never runs on the deltas.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,14 +203,40 @@ static int read_progress(struct copy *c, struct error *err)
 
 /* ---- undoing, also between two attempts ---- */
 
+/* QEMU locks bytes of each image that it has open. */
+static bool is_locked(const char *path)
+{
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+/*
+ * A libvirtd that died while it began a copy knows afterwards that there is one, and not into
+ * what. It is ours if QEMU has our delta open and the XML has no copy that could be meant.
+ */
+static bool is_lost_job(const struct live *live, const char *xml, const struct change_disk *disk)
+{
+    virDomainBlockJobInfo info = {0};
+    return !strstr(xml, "<mirror") && is_locked(disk->file) &&
+           virDomainGetBlockJobInfo(live->dom, disk->target, &info, 0) > 0 &&
+           info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY;
+}
+
 /* 1 while a job copies into that delta: told to end if it is not yet. It is never pivoted. */
 static int end_job(const struct live *live, const char *xml, const struct change_disk *disk,
                    struct error *err)
 {
     enum copy_xml_state state;
     int r = copy_xml_find(xml, disk->target, disk->file, &state, err);
-    if (r < 0 || state == COPY_XML_NONE)
+    if (r < 0)
         return r;
+    if (state == COPY_XML_NONE) {
+        if (!is_lost_job(live, xml, disk))
+            return 0;
+        virDomainBlockJobAbort(live->dom, disk->target, 0); /* if it fails: again, for a while */
+        return 1;
+    }
     if (state == COPY_XML_ENDING || virDomainBlockJobAbort(live->dom, disk->target, 0) == 0)
         return 1;
     return fault_set(err, "cannot end the copy of disk '%s' of domain '%s' to '%s'", disk->target,
