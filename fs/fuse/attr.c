@@ -161,10 +161,19 @@ const struct catalog_entry *attr_find_entry(const struct catalog *catalog,
 }
 
 /*
- * A disk that has no file: its guest may write at any time and nobody would tell. So it counts as
- * changed by each instant that was taken meanwhile (the nodes of two have other serials), or was
- * first seen.
+ * A disk that has no file with a time: its guest may write at any time and nobody would tell. So it
+ * counts as changed by each instant that was taken meanwhile (the nodes of two have other serials),
+ * or was first seen. Serials begin anew with each mount, and what a guest that is not off did
+ * between two mounts nobody has seen: there it counts as changed by each mount, too.
  */
+static uint64_t hash_of_now(struct tree *tree, const struct inode *inode)
+{
+    struct host *host = tree->config.host;
+    auto_domain struct domain *domain = host->ops->find(host, inode->domain_id);
+    bool is_off = domain && domain->state == DOMAIN_SHUTOFF;
+    return inode_hash(is_off ? inode->serial : inode->serial ^ tree->nonce, "now");
+}
+
 static int find_mtime(struct tree *tree, const struct inode *inode,
                       const struct catalog_entry *entry, struct timespec *ret_mtime,
                       struct error *err)
@@ -177,8 +186,7 @@ static int find_mtime(struct tree *tree, const struct inode *inode,
         part = NULL;
         return error_set(err, -ENOMEM, "out of memory");
     }
-    uint64_t hash = inode_hash(inode->serial, "now");
-    return attr_find_stamp(tree, inode->domain_id, part, hash, ret_mtime, err);
+    return attr_find_stamp(tree, inode->domain_id, part, hash_of_now(tree, inode), ret_mtime, err);
 }
 
 int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalog_entry *entry,

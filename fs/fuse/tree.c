@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "fs/fuse/attr.h"
 #include "fs/session/name.h"
@@ -45,6 +46,8 @@ int tree_create(const struct tree_config *config, struct tree **ret_tree)
     if (!tree)
         return -ENOMEM;
     tree->config = *config;
+    if (getrandom(&tree->nonce, sizeof(tree->nonce), 0) != sizeof(tree->nonce))
+        return -errno;
     int r = inode_table_create(tree_ino(INODE_ROOT, ""), &tree->inodes);
     if (r < 0)
         return r;

@@ -29,6 +29,7 @@ struct tree {
     /* Immutable: */
     struct tree_config config;
     struct inode_table *inodes;
+    uint64_t nonce; /* random: another one with each mount */
 
     struct mutex lock;
     /* Guarded by lock: what the root's mtime was, and until when (monotonic) it is believed. */
@@ -36,7 +37,7 @@ struct tree {
     int64_t root_valid_ns GUARDED_BY(lock);
 };
 
-/* 0 or -ENOMEM. */
+/* 0, -ENOMEM, or why there is nothing random. */
 int tree_create(const struct tree_config *config, struct tree **ret_tree);
 void tree_destroy(struct tree *tree); /* with all nodes; NULL is fine */
 

@@ -222,6 +222,43 @@ static void asking_for_an_old_text_does_not_renew_the_present_one(void **state)
     assert_int_equal(attr.st.st_size, strlen("<domain/>"));
 }
 
+/* What a mount shows of a domain's disk that nothing gives a time to. */
+static struct timespec undated_mtime(struct state *s, struct tree *tree, const char *name)
+{
+    struct tree *own = s->tree;
+    struct tree_attr attr;
+    struct session_attr shown;
+    struct error err = {0};
+    s->tree = tree;
+    struct inode *dir = look_up(s, inode_root(tree->inodes), name, &attr);
+    struct inode *now = look_up(s, look_up(s, dir, "snapshots", &attr), "now.raw", &attr);
+    s->tree = own;
+    const struct catalog_entry entry = {.is_now = true, .is_undated = true, .guest_size = 512};
+    const struct session_peek peek = {.serial = now->serial};
+    assert_int_equal(attr_refresh_raw(tree, now, &entry, &peek, &err), 0);
+    inode_shown(tree->inodes, now, &shown);
+    return shown.mtime;
+}
+
+static bool is_same(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* Serials begin anew, stamps do not: what a guest wrote between two mounts must not hide. */
+static void an_undated_disk_of_a_running_guest_is_changed_by_a_remount(void **state)
+{
+    struct state *s = *state;
+    struct timespec live = undated_mtime(s, s->tree, "live");
+    struct timespec off = undated_mtime(s, s->tree, "off");
+    assert_true(is_same(undated_mtime(s, s->tree, "live"), live));
+    struct tree *remounted;
+    assert_int_equal(tree_create(&s->tree->config, &remounted), 0);
+    assert_false(is_same(undated_mtime(s, remounted, "live"), live));
+    assert_true(is_same(undated_mtime(s, remounted, "off"), off));
+    tree_destroy(remounted);
+}
+
 int main(void)
 {
     log_init(LOG_LEVEL_ERROR);
@@ -230,6 +267,7 @@ int main(void)
         TEST(an_overlay_is_not_seen),
         TEST(a_node_follows_its_snapshot_to_another_name),
         TEST(asking_for_an_old_text_does_not_renew_the_present_one),
+        TEST(an_undated_disk_of_a_running_guest_is_changed_by_a_remount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
