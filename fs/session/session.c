@@ -190,9 +190,11 @@ static int prepare_disks(struct host *host, struct domain *domain, struct sessio
     }
     for (size_t i = 0; i < catalog->n_entries; i++) {
         const struct catalog_entry *entry = &catalog->entries[i];
-        if (entry->is_now && entry->disk_idx < domain->n_disks)
-            disks[entry->disk_idx].attr = (struct session_attr){
-                .guest_size = entry->guest_size, .mtime = entry->mtime, .blocks = entry->blocks};
+        if (!entry->is_now || entry->disk_idx >= domain->n_disks)
+            continue;
+        disks[entry->disk_idx].attr = (struct session_attr){
+            .guest_size = entry->guest_size, .mtime = entry->mtime, .blocks = entry->blocks};
+        disks[entry->disk_idx].is_undated = entry->is_undated;
     }
     catalog_unref(catalog);
     *ret_disks = disks;
@@ -252,6 +254,9 @@ static void fix_attrs_locked(struct session *session) REQUIRES(registry_role)
                 break;
             }
         }
+        /* Nobody who saw a time of it asks: then nothing is known but that it is not later. */
+        if (session->disks[i].is_undated && attr->mtime.tv_sec == 0 && attr->mtime.tv_nsec == 0)
+            attr->mtime = instant->taken;
         /* No later than the instant, or a change after it would hide behind the time. */
         attr->mtime = earlier(attr->mtime, instant->taken);
     }

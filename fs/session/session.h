@@ -41,8 +41,9 @@ enum session_state {
 /* One disk of the instant; constant once the instant is taken, but for was_read. */
 struct session_disk {
     struct session_attr attr;
-    bool is_served; /* has an image */
-    bool was_read;  /* some reader opened it */
+    bool is_served;  /* has an image */
+    bool is_undated; /* its own mtime is not known: zero in attr until the instant is taken */
+    bool was_read;   /* some reader opened it */
 };
 
 struct session {
