@@ -197,9 +197,9 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
     entry->ino = catalog_hash_ino(texts, 3);
     entry->failure = failure;
     entry->reason = failure ? strdup(reason) : NULL; /* without memory for it, just the errno */
-    entry->mtime = found->top.st_mtim;               /* zero if the file was not reached */
+    entry->is_undated = found->top.st_mode == 0 || S_ISBLK(found->top.st_mode);
+    entry->mtime = entry->is_undated ? (struct timespec){0} : found->top.st_mtim;
     if (failure == 0) {
-        entry->is_undated = found->top.st_mode == 0;
         entry->guest_size = found->info.guest_size;
         entry->blocks =
             catalog_estimate_blocks(found->info.guest_size, found->host_blocks, found->occupancy);

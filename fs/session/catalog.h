@@ -21,11 +21,9 @@ struct catalog_entry {
     bool is_now;
     struct named_snapshot snapshot; /* unless is_now */
     uint64_t guest_size;
-    /*
-     * now: of the disk's own top layer (block device: of its node); else the snapshot's creation.
-     */
-    struct timespec mtime;
-    bool is_undated; /* nothing says when it was changed: mtime is zero */
+    struct timespec mtime; /* now: of the disk's own top layer; else the snapshot's creation */
+    /* Nothing says when it was changed (no file, or a block device's node): mtime is zero. */
+    bool is_undated;
     uint64_t blocks; /* st_blocks, 512 bytes each, by the contract's rule (section 4) */
     uint64_t ino;    /* stable hash of (domain, target, snapshot) */
     int failure;     /* 0, or the negative errno of the disk's inspection: size is unknown */

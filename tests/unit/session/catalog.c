@@ -231,6 +231,25 @@ static void a_disk_of_the_hypervisor_alone_has_the_size_that_it_tells(void **sta
     domain_unref(running);
 }
 
+/* Writing to a device does not touch its node. */
+static void a_block_device_is_undated(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"/dev/vda", "/dev/sda", "/dev/nvme0n1", "/dev/loop0"};
+    size_t i = 0;
+    while (i < 4 && access(devices[i], R_OK) != 0)
+        i++;
+    if (i == 4)
+        skip();
+    struct domain *domain = make_domain("device", devices[i], QCOW_FORMAT_RAW);
+    struct catalog *catalog = get(domain);
+    const struct catalog_entry *entry = find(catalog, "now.raw");
+    assert_true(entry->is_undated);
+    assert_true(entry->mtime.tv_sec == 0 && entry->mtime.tv_nsec == 0);
+    catalog_unref(catalog);
+    domain_unref(domain);
+}
+
 static void an_unsupported_disk_has_a_size_if_it_has_a_file(void **state)
 {
     struct fixture *f = *state;
@@ -282,6 +301,7 @@ int main(void)
         TEST(the_hash_of_names_moves_with_the_names_only),
         TEST(a_damaged_disk_keeps_its_name_and_spares_the_others),
         TEST(a_disk_of_the_hypervisor_alone_has_the_size_that_it_tells),
+        TEST(a_block_device_is_undated),
         TEST(an_unsupported_disk_has_a_size_if_it_has_a_file),
         TEST(a_disputed_format_is_no_size),
         TEST(inode_numbers_are_stable_and_tell_files_apart),
