@@ -6,8 +6,8 @@
 
 #include "fs/log.h"
 #include "fs/session/journal.h"
-#include "fs/session/space.h"
 #include "qcow/base/cleanup.h"
+#include "qcow/base/thread.h"
 
 enum { SETTLE_MS = 1000 };
 
@@ -101,9 +101,30 @@ static int freeze(struct instant *instant, struct change *change, struct error *
     return quiesce_begin(instant->quiesce, change, &journal, err);
 }
 
+/*
+ * A copy grows for hours before there is an instant that the session could watch. What is undone
+ * makes room, and is not to be stopped by this.
+ */
+static bool lacks_room(struct instant *instant)
+{
+    struct space_watch *watch = &instant->watch;
+    if (!instant->is_making || instant->no_room.code < 0)
+        return instant->is_making;
+    if (monotonic_ns() < instant->look_ns)
+        return false;
+    struct error err = {0};
+    int r = space_look(watch, instant->change, instant->config->min_free, &err);
+    instant->look_ns = monotonic_ns() + (int64_t)watch->next_ms * 1000000;
+    if (r == -ENOSPC)
+        instant->no_room = err;
+    return r == -ENOSPC;
+}
+
 static int step_enter(void *ctx, struct change *change, struct error *err)
 {
     struct instant *instant = ctx;
+    if (lacks_room(instant))
+        return error_set(err, -ENOSPC, "%s", instant->no_room.text);
     if (instant->is_cancelled && instant->is_cancelled(instant->ctx))
         return error_set(err, -EINTR, "nobody waits for the instant any more");
     int r = freeze(instant, change, err);
@@ -127,8 +148,8 @@ static void step_leave(void *ctx, struct change *change)
 
 static bool step_is_cancelled(void *ctx)
 {
-    const struct instant *instant = ctx;
-    return instant->is_cancelled && instant->is_cancelled(instant->ctx);
+    struct instant *instant = ctx;
+    return lacks_room(instant) || (instant->is_cancelled && instant->is_cancelled(instant->ctx));
 }
 
 static struct change_steps steps_of(struct instant *instant)
@@ -166,7 +187,11 @@ static int make(struct instant *instant, struct error *err)
 {
     struct change_steps steps = steps_of(instant);
     struct host *host = instant->config->host;
+    instant->is_making = true;
     int r = instant->method->make(host, instant->change, &steps, err);
+    instant->is_making = false;
+    if (r == -EINTR && instant->no_room.code < 0)
+        return error_set(err, -ENOSPC, "%s", instant->no_room.text);
     if (r < 0)
         return r;
     if (instant->missed_freeze.code < 0)

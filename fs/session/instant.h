@@ -16,6 +16,7 @@
 #include "fs/host/host.h"
 #include "fs/session/image.h"
 #include "fs/session/registry.h"
+#include "fs/session/space.h"
 
 struct journal_entry;
 
@@ -39,6 +40,12 @@ struct instant {
     /* What there is to undo; NULL once nothing is. */
     struct change *change;
     struct journal_entry *entry; /* of @change */
+
+    /* While the change is being made: */
+    bool is_making;
+    struct space_watch watch;
+    int64_t look_ns;      /* monotonic: when to look for room again */
+    struct error no_room; /* what ended it; code 0: nothing did */
 
     struct quiesce *quiesce;    /* from the moment on; constant then but for its guard's work */
     struct error missed_freeze; /* the moment is not what quiesce=require wants; code 0: it is */
