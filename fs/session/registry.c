@@ -174,8 +174,9 @@ static struct decision decide_locked(const struct slot *slot, const char *target
 {
     const struct session *session = slot ? slot->session : NULL;
     if (!session) {
-        bool is_coming = slot && slot->has_thread;
-        return (struct decision){is_coming ? VERDICT_WAIT : VERDICT_FRESH,
+        if (slot && !STAILQ_EMPTY(&slot->left))
+            return (struct decision){VERDICT_STUCK, slot->last_serial + 1};
+        return (struct decision){slot && slot->has_thread ? VERDICT_WAIT : VERDICT_FRESH,
                                  slot ? slot->last_serial + 1 : 1};
     }
     uint64_t serial = session->serial;
@@ -261,7 +262,7 @@ static int refuse_busy_locked(const struct session *session, struct error *err)
 static int refuse_stuck_locked(const struct session *session, struct error *err)
     REQUIRES(registry_role)
 {
-    if (session->broken.code == 0)
+    if (!session || session->broken.code == 0)
         return error_set(err, -EBUSY, "what an earlier mount left in the domain is being undone");
     return error_set(err, -EBUSY, "an earlier instant was not put back: %s", session->broken.text);
 }
@@ -402,9 +403,9 @@ static void cancel_locked(struct registry *registry, const void *ctx, struct wai
     struct error err;
     error_set(&err, -EINTR, "interrupted");
     struct slot *slot;
+    struct waiter *waiter;
     LIST_FOREACH(slot, &registry->slots, link)
     {
-        struct waiter *waiter;
         TAILQ_FOREACH(waiter, &slot->waiters, link)
         {
             if (waiter->ctx != ctx)
