@@ -277,6 +277,8 @@ static int recover_unclaimed(struct program *p, struct error *err)
 {
     struct journal_leftover *leftovers = NULL;
     size_t n = 0;
+    /* What is being undone just now would look like an overlay that no journal names. */
+    registry_await_recovery(p->registry);
     int r = unclaimed_adopt(p->journal, p->host, note_refused, p, &leftovers, &n, err);
     registry_recover(p->registry, leftovers, n);
     free(leftovers);
