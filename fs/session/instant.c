@@ -9,7 +9,14 @@
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 
-enum { SETTLE_MS = 1000 };
+enum {
+    SETTLE_MS = 1000,
+    /*
+     * The moment is as long as it takes to save and start the guest, which has a time-out of its
+     * own; and a guest that is halted can neither be thawed nor lose patience.
+     */
+    SAVE_MS = 24 * 3600 * 1000,
+};
 
 const char *instant_method_name(const struct instant *instant)
 {
@@ -94,8 +101,10 @@ static int freeze(struct instant *instant, struct change *change, struct error *
 {
     const struct registry_config *config = instant->config;
     struct quiesce_journal journal = journal_of(instant);
-    instant->quiesce =
-        quiesce_create(config->host, change->domain_id, config->quiesce, &quiesce_limits_default);
+    struct quiesce_limits limits = quiesce_limits_default;
+    if (change->method == CHANGE_MANAGEDSAVE)
+        limits.frozen_ms = SAVE_MS;
+    instant->quiesce = quiesce_create(config->host, change->domain_id, config->quiesce, &limits);
     if (!instant->quiesce)
         return error_set(err, -ENOMEM, "out of memory");
     return quiesce_begin(instant->quiesce, change, &journal, err);
