@@ -260,6 +260,18 @@ static int thaw(struct instant *instant, struct error *err)
     return r == -ETIMEDOUT ? -EAGAIN : r;
 }
 
+/* The end of the program: who is still frozen once it has gone stays so. */
+static int thaw_at_last(struct instant *instant, struct error *err)
+{
+    struct quiesce_journal journal = journal_of(instant);
+    unsigned ms = instant->settle_ms;
+    instant->settle_ms = 0;
+    log_warn("domain '%s': %s; waiting up to %u s for them to be thawed",
+             instant->change->domain_name, err->text, ms / 1000);
+    int r = quiesce_settle(instant->quiesce, instant->change, &journal, ms, err);
+    return r == -ETIMEDOUT ? -EAGAIN : r;
+}
+
 int instant_release(struct instant *instant, struct error *err)
 {
     struct error frozen = {0};
@@ -269,6 +281,8 @@ int instant_release(struct instant *instant, struct error *err)
     int thawed = thaw(instant, &frozen);
     struct change_steps steps = steps_of(instant);
     int r = instant->method->undo(instant->config->host, instant->change, &steps, err);
+    if (thawed == -EAGAIN && instant->quiesce && instant->settle_ms > 0)
+        thawed = thaw_at_last(instant, &frozen);
     if (r < 0)
         return r;
     if (thawed < 0)

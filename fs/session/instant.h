@@ -47,7 +47,8 @@ struct instant {
     int64_t look_ns;      /* monotonic: when to look for room again */
     struct error no_room; /* what ended it; code 0: nothing did */
 
-    struct quiesce *quiesce;    /* from the moment on; constant then but for its guard's work */
+    struct quiesce *quiesce; /* from the moment on; constant then but for its guard's work */
+    unsigned settle_ms; /* for a guest still frozen after the undo; once; 0: it is tried again */
     struct error missed_freeze; /* the moment is not what quiesce=require wants; code 0: it is */
 };
 

@@ -77,6 +77,7 @@ struct session {
     bool has_news;       /* the domain has changed since the release was tried */
     bool is_left;        /* a daemon before us took it */
     bool is_untried;     /* is_left, and counts in the registry's n_untried */
+    bool was_patient;    /* the unmount has waited for its thaw */
     unsigned n_tries;    /* how often the release was tried */
     struct error end;    /* why it ended early; code 0 if not */
     struct error broken; /* DEFERRED, BROKEN: what the release said last */

@@ -16,6 +16,7 @@ enum {
     RETRY_NEWS_MS = 500, /* after a change of the domain, which may be one of several */
     RETRY_FIRST_MS = 5000,
     RETRY_MAX_MS = 300000,
+    LAST_SETTLE_MS = 60000, /* for a guest that is frozen when all ends */
 };
 
 /* ---- Holding ---- */
@@ -114,6 +115,10 @@ static void release_locked(struct session *session) REQUIRES(registry_role)
     bool is_news = end.code < 0 && session->n_readers > 0 && !registry->is_shut;
     bool is_first = !session->is_left && session->n_tries == 0;
     session->has_news = false;
+    if (registry->is_shut && !session->was_patient) {
+        session->was_patient = true;
+        session->instant.settle_ms = LAST_SETTLE_MS;
+    }
     registry_unlock(registry);
     if (is_news && is_first)
         registry_note_error(registry, session->slot->id, "now", &end);
