@@ -338,6 +338,7 @@ static int end_job(struct live *live, const struct change *change, struct error 
 {
     unsigned n_cuts = 0;
     int64_t abort_ns = 0;
+    bool is_sure = change->is_made; /* between two jobs there is none for a moment */
     for (;;) {
         bool is_new = !live->dom;
         int r = live_attach(live, err);
@@ -357,8 +358,9 @@ static int end_job(struct live *live, const struct change *change, struct error 
             live_renew_deadline(live);
             r = 1;
         }
-        if (r <= 0)
+        if (r < 0 || (r == 0 && is_sure))
             return r;
+        is_sure = r == 0 || change->is_made;
         if (!sleep_ms(live, POLL_MS))
             return error_set(err, -EAGAIN, "the backup job of domain '%s' was not waited for",
                              live->name);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fs/session/session.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -320,7 +321,9 @@ static void fail_locked(struct session *session, const struct error *err,
         session_show_method_locked(session);
         session->broken = *err;
     }
-    slot_answer_all_locked(session->slot, err, answers);
+    /* Given up for want of anybody who waits: who has come since gets the next one. */
+    if (err->code != -EINTR || session->registry->is_shut)
+        slot_answer_all_locked(session->slot, err, answers);
     session_enter_locked(session, is_stuck ? SESSION_RELEASING : SESSION_GONE);
 }
 

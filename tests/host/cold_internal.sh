@@ -107,7 +107,7 @@ changer_wait waiting
 virsh start dom
 changer_go_on
 changer_end 3
-assert_match "$(<"$T/changer")" 'make: EOPNOTSUPP: .*running VM' 'a domain that was started'
+assert_match "$(<"$T/changer")" 'make: EBUSY: .*is running' 'a domain that was started'
 is_in_no_image || fail 'a snapshot of a running domain'
 domain_destroy dom
 
