@@ -15,6 +15,7 @@
 #include "fs/host/fault.h"
 #include "fs/host/live.h"
 #include "fs/host/power.h"
+#include "fs/host/qemulock.h"
 #include "qcow/base/cleanup.h"
 
 /* Where QEMU's own sockets are: its user may write there. */
@@ -211,14 +212,6 @@ static int plan_attached(const struct live *live, struct change *change, struct 
     return r;
 }
 
-static struct live live_of(struct host *host, const struct change *change)
-{
-    struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
-    live_renew_deadline(&live);
-    return live;
-}
-
 static int backup_plan(struct host *host, const struct domain *domain, struct change *change,
                        struct error *err)
 {
@@ -367,14 +360,6 @@ static int end_job(struct live *live, const struct change *change, struct error 
     }
 }
 
-/* Whether somebody uses the file: QEMU locks bytes of each image that it has open. */
-static bool is_locked(const char *path)
-{
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fd >= 0 && (fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK);
-}
-
 static bool is_there(const char *path, mode_t type)
 {
     struct stat st;
@@ -385,7 +370,7 @@ static bool is_there(const char *path, mode_t type)
 static int remove_scratch(const struct live *live, const char *path, struct error *err)
 {
     int64_t deadline_ns = monotonic_ns() + (int64_t)RELEASE_MS * 1000000;
-    while (is_there(path, S_IFREG) && is_locked(path)) {
+    while (is_there(path, S_IFREG) && qemulock_is_used(path)) {
         if (monotonic_ns() >= deadline_ns || !sleep_ms(live, POLL_MS))
             return error_set(err, -EAGAIN,
                              "'%s' is still in use by the QEMU process of domain '%s'; it can be "
@@ -439,6 +424,7 @@ static int backup_undo(struct host *host, struct change *change, const struct ch
 
 const struct host_method host_method_backup = {
     .method = CHANGE_BACKUP,
+    .ends_with_guest = true,
     .can = backup_can,
     .plan = backup_plan,
     .make = backup_make,

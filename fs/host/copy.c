@@ -16,6 +16,7 @@
 #include "fs/host/jobwatch.h"
 #include "fs/host/methods.h"
 #include "fs/host/power.h"
+#include "fs/host/qemulock.h"
 #include "qcow/base/cleanup.h"
 
 enum {
@@ -46,12 +47,6 @@ static void cleanup_copy(struct copy *c)
     live_detach(&c->live);
 }
 #define auto_copy __attribute__((cleanup(cleanup_copy)))
-
-static struct live live_of(struct host *host, const struct change *change)
-{
-    return (struct live){
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
-}
 
 static bool wait_job(const struct copy *c, unsigned ms)
 {
@@ -112,7 +107,6 @@ static int copy_plan(struct host *host, const struct domain *domain, struct chan
     (void)domain;
     auto_live struct live live = live_of(host, change);
     struct power power;
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = power_check_steady(&live, err);
@@ -203,14 +197,6 @@ static int read_progress(struct copy *c, struct error *err)
 
 /* ---- undoing, also between two attempts ---- */
 
-/* QEMU locks bytes of each image that it has open. */
-static bool is_locked(const char *path)
-{
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-}
-
 /*
  * A libvirtd that died while it began a copy knows afterwards that there is one, and not into
  * what. It is ours if QEMU has our delta open and the XML has no copy that could be meant.
@@ -218,7 +204,7 @@ static bool is_locked(const char *path)
 static bool is_lost_job(const struct live *live, const char *xml, const struct change_disk *disk)
 {
     virDomainBlockJobInfo info = {0};
-    return !strstr(xml, "<mirror") && is_locked(disk->file) &&
+    return !strstr(xml, "<mirror") && qemulock_is_used(disk->file) &&
            virDomainGetBlockJobInfo(live->dom, disk->target, &info, 0) > 0 &&
            info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY;
 }

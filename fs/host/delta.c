@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fs/host/file.h"
+#include "fs/host/qemulock.h"
 #include "qcow/base/cleanup.h"
 
 /* Tables of a qcow2 file: under a thousandth of its data, and a little to begin with. */
@@ -94,11 +95,11 @@ int delta_delete(const char *path, struct error *err)
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT)
         return 0;
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) < 0)
+    if (fd < 0)
         return error_set(err, -EIO, "cannot delete '%s': %s", path, strerrordesc_np(errno));
-    if (lock.l_type != F_UNLCK)
-        return error_set(err, -EBUSY, "'%s' is still in use, so it is not deleted", path);
+    int r = qemulock_check_unused(fd, path, err);
+    if (r < 0)
+        return r;
     if (unlink(path) < 0 && errno != ENOENT)
         return error_set(err, -EIO, "cannot delete '%s': %s", path, strerrordesc_np(errno));
     return 0;

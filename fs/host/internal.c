@@ -30,10 +30,9 @@ static int check_off(const struct live *live, struct error *err)
 static int internal_plan(struct host *host, const struct domain *domain, struct change *change,
                          struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = domain->id, .name = domain->name};
+    (void)domain;
+    auto_live struct live live = live_of(host, change);
     auto_view struct view view = {0};
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = check_off(&live, err);
@@ -49,9 +48,7 @@ static int internal_plan(struct host *host, const struct domain *domain, struct 
 static int internal_make(struct host *host, struct change *change, const struct change_steps *steps,
                          struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
-    live_renew_deadline(&live);
+    auto_live struct live live = live_of(host, change);
     int r = live_attach(&live, err);
     if (r == 0)
         r = steps->enter(steps->ctx, change, err);
@@ -74,8 +71,7 @@ static int internal_undo(struct host *host, struct change *change, const struct 
                          struct error *err)
 {
     (void)steps;
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    auto_live struct live live = live_of(host, change);
     return snapshot_remove(&live, change, err);
 }
 

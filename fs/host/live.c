@@ -12,6 +12,14 @@
 
 enum { RETRY_MS = 50 };
 
+struct live live_of(struct host *host, const struct change *change)
+{
+    struct live live = {
+        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    live_renew_deadline(&live);
+    return live;
+}
+
 static int attach_once(struct live *live, struct error *err)
 {
     int r = worker_get_connection(live->lh, live->deadline_ns, &live->conn, err);

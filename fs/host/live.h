@@ -18,6 +18,8 @@ struct live {
     virDomainPtr dom;   /* NULL if there is no connection */
 };
 
+/* For work on the domain of @change, whose strings it borrows; the time begins now. */
+struct live live_of(struct host *host, const struct change *change);
 /* Connects to the domain if need be. 0, -EIO (no connection), -ESTALE. */
 int live_attach(struct live *live, struct error *err);
 void live_detach(struct live *live);

@@ -107,10 +107,9 @@ static int plan_disks(const struct live *live, struct change *change, struct err
 static int managedsave_plan(struct host *host, const struct domain *domain, struct change *change,
                             struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = domain->id, .name = domain->name};
+    (void)domain;
+    auto_live struct live live = live_of(host, change);
     struct power power;
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = check_domain(&live, err);
@@ -163,10 +162,8 @@ static int take_snapshot(struct live *live, struct change *change, const struct 
 static int managedsave_make(struct host *host, struct change *change,
                             const struct change_steps *steps, struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    auto_live struct live live = live_of(host, change);
     struct power power;
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = check_domain(&live, err);
@@ -188,8 +185,7 @@ static int managedsave_make(struct host *host, struct change *change,
 static int managedsave_undo(struct host *host, struct change *change,
                             const struct change_steps *steps, struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    auto_live struct live live = live_of(host, change);
     if (change->is_halted) {
         int r = power_restore(&live, change, err);
         if (r == 0)

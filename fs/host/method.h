@@ -31,6 +31,7 @@ struct change_steps {
 
 struct host_method {
     enum change_method method;
+    bool ends_with_guest; /* what it serves is gone when the domain's QEMU process is */
     /*
      * From the record alone: 0, or -EOPNOTSUPP or -EBUSY with the reason why this method cannot
      * do this domain. Pure.

@@ -137,10 +137,8 @@ static int plan_disk(const struct live *live, const struct view *view, const cha
 static int overlay_plan(struct host *host, const struct domain *domain, struct change *change,
                         struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = domain->id, .name = domain->name};
+    auto_live struct live live = live_of(host, change);
     auto_view struct view view = {0};
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = check_domain(&live, err);
@@ -205,11 +203,9 @@ static int create_snapshot(struct live *live, const struct change *change, const
 int overlay_make(struct host *host, struct change *change, const struct change_steps *steps,
                  struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    auto_live struct live live = live_of(host, change);
     auto_view struct view view = {0};
     auto_free char *xml = NULL;
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = view_read(&live, 0, &view, err);

@@ -117,7 +117,6 @@ int overlay_file_read(const struct change_disk *disk, int fd, struct overlay_con
     if (r < 0)
         return r;
     content.is_over_base = names_base(disk, &info);
-    content.has_snapshot = info.n_snapshots > 0;
     qcow_info_fini(&info);
     r = read_data(disk->file, fd, &content.has_data, err);
     if (r == 0)

@@ -17,7 +17,6 @@ int overlay_file_open(const struct change_disk *disk, struct error *err);
 struct overlay_content {
     bool is_over_base; /* it records the base and the base's format */
     bool has_data;     /* it holds something itself; a file that was never finished does not */
-    bool has_snapshot; /* somebody made an internal snapshot in it */
 };
 
 /* @fd from overlay_file_open(). 0, -EBADMSG, -ENOTSUP, -EIO, -ENOMEM. */

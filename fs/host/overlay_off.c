@@ -67,10 +67,8 @@ static int plan_disk(const struct live *live, const struct view *view, const cha
 static int cold_plan(struct host *host, const struct domain *domain, struct change *change,
                      struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = domain->id, .name = domain->name};
+    auto_live struct live live = live_of(host, change);
     auto_view struct view view = {0};
-    live_renew_deadline(&live);
     int r = live_attach(&live, err);
     if (r == 0)
         r = check_domain(&live, err);

@@ -94,13 +94,7 @@ static int undo_disk(struct host *host, struct change *change, struct change_dis
                      const struct change_steps *steps, struct error *err)
 {
     __attribute__((cleanup(cleanup_undo))) struct overlay_undo undo = {
-        .live = {.lh = (struct libvirt_host *)host,
-                 .id = change->domain_id,
-                 .name = change->domain_name},
-        .change = change,
-        .disk = disk,
-        .steps = steps};
-    live_renew_deadline(&undo.live);
+        .live = live_of(host, change), .change = change, .disk = disk, .steps = steps};
     int r;
     do {
         r = step(&undo, err);
@@ -139,11 +133,9 @@ static int resume_guest(struct live *live, const struct change *change, struct e
 int overlay_undo_all(struct host *host, struct change *change, const struct change_steps *steps,
                      struct error *err)
 {
-    auto_live struct live live = {
-        .lh = (struct libvirt_host *)host, .id = change->domain_id, .name = change->domain_name};
+    auto_live struct live live = live_of(host, change);
     int first = 0;
     struct error ignored = {0};
-    live_renew_deadline(&live);
     /* libvirt may still have the call of a caller that was killed or cut off. */
     if (!change->is_made && live_attach(&live, &ignored) == 0)
         power_wait_call(&live, change);

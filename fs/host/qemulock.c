@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "qcow/base/cleanup.h"
+
 /* QEMU: block/file-posix.c and include/block/block-common.h (BLK_PERM_*). */
 enum {
     PERM_BASE = 100,   /* + permission: "I use it" */
@@ -80,4 +82,11 @@ int qemulock_check_unused(int fd, const char *path, struct error *err)
         if (is_held(fd, PERM_BASE + perm) || is_held(fd, SHARED_BASE + perm))
             return error_set(err, -EBUSY, "'%s' is open in another process", path);
     return 0;
+}
+
+bool qemulock_is_used(const char *path)
+{
+    struct error ignored = {0};
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return fd >= 0 && qemulock_check_unused(fd, path, &ignored) < 0;
 }

@@ -38,5 +38,8 @@ void qemulock_drop(int fd);
  */
 int qemulock_check_unused(int fd, const char *path, struct error *err);
 
+/* The same of a file by its path; false if it cannot be opened. */
+bool qemulock_is_used(const char *path);
+
 /* 0, or -EBUSY if somebody else has the file of @fd open for writing; 0 where locks do not work. */
 int qemulock_check(int fd, const char *path, struct error *err);

@@ -294,6 +294,9 @@ int instant_release(struct instant *instant, struct error *err)
 
 void instant_fini(struct instant *instant)
 {
+    if (instant->entry)
+        log_warn("domain '%s' is left to the next mount or to --recover; '%s' says what was done",
+                 instant->change->domain_name, journal_entry_path(instant->entry));
     instant_close_images(instant);
     free(take_ptr(instant->failures));
     quiesce_free(take_ptr(instant->quiesce));

@@ -434,8 +434,7 @@ static void domain_changed_locked(struct session *session, enum domain_state sta
     if (state == DOMAIN_PAUSED && session->space_ns != INT64_MAX)
         session->space_ns = 0; /* perhaps for want of room */
     cond_wake_all(&session->wake);
-    bool is_backup = session->method && strcmp(session->method, "backup") == 0;
-    if (state == DOMAIN_SHUTOFF && is_backup) /* it is the guest's QEMU that is read */
+    if (state == DOMAIN_SHUTOFF && session->ends_with_guest)
         session_end_locked(session, -EIO, "the domain was stopped while its disks were read");
     if (state != DOMAIN_RUNNING)
         return;

@@ -268,6 +268,7 @@ void session_show_method_locked(struct session *session)
     const struct change *change = session->instant.change;
     session->method = instant_method_name(&session->instant);
     session->is_cold_lock = !session->instant.method;
+    session->ends_with_guest = session->instant.method && session->instant.method->ends_with_guest;
     session->growing = change ? calloc(change->n_disks + 1, sizeof(*session->growing)) : NULL;
     for (size_t i = 0; session->growing && i < change->n_disks; i++) {
         const char *file = change->disks[i].file;

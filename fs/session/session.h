@@ -62,6 +62,7 @@ struct session {
     enum session_state state;
     const char *method;         /* its name; NULL while TAKING */
     bool is_cold_lock;          /* nothing was changed: a start ends it */
+    bool ends_with_guest;       /* it is the guest's QEMU that is read: a stop ends it */
     struct domain *record;      /* what the disks are shown from if the method changes them */
     struct session_disk *disks; /* one for each of the record; NULL while TAKING */
     bool is_locked;             /* all images lie where QEMU's locks work */

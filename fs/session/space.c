@@ -271,11 +271,10 @@ int space_look(struct space_watch *watch, const struct change *change, uint64_t 
                      narrowest->overlay);
 }
 
-uint64_t space_used(const struct change *change)
+uint64_t space_used(char *const *paths, size_t n)
 {
     uint64_t sum = 0;
-    for (size_t i = 0; i < change->n_disks; i++)
-        if (change->disks[i].file)
-            sum = add_up(sum, allocated_len(change->disks[i].file));
+    for (size_t i = 0; i < n; i++)
+        sum = add_up(sum, allocated_len(paths[i]));
     return sum;
 }

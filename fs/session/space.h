@@ -42,5 +42,5 @@ struct space_watch {
 int space_look(struct space_watch *watch, const struct change *change, uint64_t min_free,
                struct error *err);
 
-/* Bytes that the change's files take on disk; those that are not there count 0. */
-uint64_t space_used(const struct change *change);
+/* Bytes that files take on disk, @n paths; those that are not there count 0. */
+uint64_t space_used(char *const *paths, size_t n);

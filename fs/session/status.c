@@ -6,10 +6,10 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "fs/session/catalog.h"
 #include "fs/session/registry_internal.h"
+#include "fs/session/space.h"
 #include "fs/session/unclaimed.h"
 #include "qcow/base/cleanup.h"
 
@@ -176,8 +176,31 @@ static json_t *describe_queued_locked(const struct left_change *left) REQUIRES(r
                      change_method_name(left->change->method));
 }
 
-/* @ret_files: files that grow meanwhile, to be looked at without the lock; or NULL. */
-static void describe_slot_locked(const struct slot *slot, json_t *root, json_t **ret_files)
+/* Files that grow meanwhile, to be looked at without the lock. */
+struct files {
+    char **paths;
+    size_t n;
+};
+
+static void files_fini(struct files *files)
+{
+    for (size_t i = 0; i < files->n; i++)
+        free(files->paths[i]);
+    free(files->paths);
+}
+
+static void copy_files_locked(const struct session *session, struct files *ret_files)
+    REQUIRES(registry_role)
+{
+    ret_files->paths = calloc(session->n_growing, sizeof(*ret_files->paths));
+    for (size_t i = 0; ret_files->paths && i < session->n_growing; i++) {
+        char *path = strdup(session->growing[i]);
+        if (path)
+            ret_files->paths[ret_files->n++] = path;
+    }
+}
+
+static void describe_slot_locked(const struct slot *slot, json_t *root, struct files *ret_files)
     REQUIRES(registry_role)
 {
     const struct session *session = slot ? slot->session : NULL;
@@ -192,7 +215,7 @@ static void describe_slot_locked(const struct slot *slot, json_t *root, json_t *
     for (; left; left = STAILQ_NEXT(left, link))
         json_array_append_new(leftovers, describe_queued_locked(left));
     if (session && session->n_growing)
-        *ret_files = describe_files_locked(session);
+        copy_files_locked(session, ret_files);
     json_object_set_new(root, "instants", instants);
     json_object_set_new(root, "snapshot_readers",
                         slot ? describe_named_locked(slot) : json_array());
@@ -200,21 +223,12 @@ static void describe_slot_locked(const struct slot *slot, json_t *root, json_t *
     json_object_set_new(root, "leftovers", leftovers);
 }
 
-/* Of all files together. */
-static void add_overlay_bytes(json_t *root, const json_t *files)
+static void add_overlay_bytes(json_t *root, const struct files *files)
 {
     json_t *instant = json_array_get(json_object_get(root, "instants"), 0);
-    json_int_t n_bytes = 0;
-    size_t i;
-    const json_t *file;
-    json_array_foreach(files, i, file)
-    {
-        struct stat st;
-        if (stat(json_string_value(file), &st) == 0)
-            n_bytes += (json_int_t)st.st_blocks * 512;
-    }
-    if (instant && files)
-        json_object_set_new(instant, "overlay_bytes", json_integer(n_bytes));
+    if (instant && files->n)
+        json_object_set_new(instant, "overlay_bytes",
+                            json_integer((json_int_t)space_used(files->paths, files->n)));
 }
 
 /* Nothing of ours is going on: an overlay that is there is nobody's whom we know. */
@@ -237,7 +251,7 @@ char *registry_status(struct registry *registry, struct domain *domain)
     if (!root)
         return NULL;
     json_object_set_new(root, "disks", describe_disks(registry->config.host, domain));
-    json_t *files = NULL;
+    __attribute__((cleanup(files_fini))) struct files files = {0};
     registry_lock(registry);
     const struct slot *slot = slot_find_locked(registry, domain->id);
     describe_slot_locked(slot, root, &files);
@@ -245,8 +259,7 @@ char *registry_status(struct registry *registry, struct domain *domain)
     registry_unlock(registry);
     if (is_at_rest)
         add_unclaimed(registry, domain, root);
-    add_overlay_bytes(root, files);
-    json_decref(files);
+    add_overlay_bytes(root, &files);
     auto_free char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     char *line = NULL;

@@ -9,11 +9,10 @@ guest_define files files "$(disk_xml "$T/files.raw" raw vda)"
 guest_start files
 guest_wait_agent files
 
-# agent VERB DOMAIN: sets outcome, took (ms) and reason.
+# agent VERB DOMAIN: sets outcome and reason.
 agent() {
     "$AGENTCALL" "$@" >"$T/outcome"
-    # shellcheck disable=SC2034
-    read -r outcome took reason <"$T/outcome"
+    read -r outcome reason <"$T/outcome"
 }
 
 # is_writing DOMAIN: files are written and synced meanwhile.
@@ -52,10 +51,8 @@ assert_eq "$outcome" OK "thaw of what is not frozen ($reason)"
 guest_run files 'touch /run/stop_in_freeze'
 agent freeze files
 assert_eq "$outcome" EINPROGRESS "freeze by an agent that hangs ($reason)"
-((took >= 4500 && took <= 8000)) || fail "a hung freeze took $took ms"
 agent thaw files
 assert_eq "$outcome" ETIMEDOUT "thaw by an agent that hangs ($reason)"
-((took >= 4500 && took <= 9000)) || fail "a hung thaw took $took ms"
 guest_run files 'xargs kill -CONT </run/stopped'
 assert_frozen files
 agent thaw files
@@ -70,27 +67,26 @@ guest_run files 'killall -CONT qemu-ga'
 is_writing files || fail 'the guest does not write in the end'
 
 # What cannot be asked costs no waiting.
-refuses_at_once() {
+refuses() {
     agent freeze files
     assert_eq "$outcome" "$1" "freeze: $3"
     assert_match "$reason" "$2" "$3"
-    ((took < 1000)) || fail "$3: $took ms"
 }
 virsh suspend files >/dev/null
-refuses_at_once EOPNOTSUPP paused 'a paused guest'
+refuses EOPNOTSUPP paused 'a paused guest'
 virsh resume files >/dev/null
 guest_run files 'killall qemu-ga'
 wait_for 10 eval '! guest_agent_is_connected files' || fail 'the agent does not go'
-refuses_at_once EOPNOTSUPP 'no guest agent is connected' 'an agent that is not there'
+refuses EOPNOTSUPP 'no guest agent is connected' 'an agent that is not there'
 domain_destroy files
-refuses_at_once ESTALE 'not running' 'a guest that is off'
+refuses ESTALE 'not running' 'a guest that is off'
 agent thaw files
 assert_eq "$outcome" ESTALE 'thaw of a guest that is off'
 
 virsh undefine files >/dev/null
 GUEST_DEVICES=' ' guest_define files files "$(disk_xml "$T/files.raw" raw vda)"
 guest_start files
-refuses_at_once EOPNOTSUPP 'no channel for a guest agent' 'no channel'
+refuses EOPNOTSUPP 'no channel for a guest agent' 'no channel'
 agent thaw files
 assert_eq "$outcome" OK 'thaw without a channel'
 

@@ -11,7 +11,8 @@ domain_define cold "$(disk_xml "$T/disks/a.img" qcow2 vda)" \
     "$(disk_xml "$T/disks/b.img" raw vdb '' "cache='none' discard='unmap'")"
 virsh dumpxml --inactive cold >"$T/inactive.xml"
 files=$(probe list "$T/disks")
-mount_start qemu:///system -o cold=overlay,linger=0
+# Nobody is there to be frozen: what requires that is content.
+mount_start qemu:///system -o cold=overlay,linger=0,quiesce=require
 now=$MNT/cold/snapshots/now
 is_back() {
     [[ $(probe list "$T/disks") == "$files" ]] && has_no_instants cold

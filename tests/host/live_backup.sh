@@ -127,12 +127,10 @@ echo "<domainbackup mode='pull'><server transport='unix' socket='/var/lib/libvir
     <disks><disk name='vda' backup='yes' type='file'><driver type='qcow2'/>
     <scratch file='$T/scratch/foreign'/></disk></disks></domainbackup>" >"$T/backup.xml"
 virsh backup-begin qcow2 "$T/backup.xml" >/dev/null
-began=$SECONDS
 if head -c 1 "$MNT/qcow2/snapshots/now.raw" 2>"$T/error"; then
     fail 'opened beside a foreign backup job'
 fi
 grep -q 'Device or resource busy' "$T/error" || fail "foreign job: $(cat "$T/error")"
-((SECONDS - began < 10)) || fail "EBUSY took $((SECONDS - began)) s"
 virsh backup-dumpxml qcow2 | grep -q foreign || fail 'the foreign job is gone'
 virsh domjobabort qcow2
 wait_for 20 bash -c "! test -e $T/scratch/foreign" || fail 'the foreign job does not end'

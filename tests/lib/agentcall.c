@@ -11,7 +11,6 @@
 
 #include "fs/host/eventloop.h"
 #include "fs/host/libvirt.h"
-#include "qcow/base/thread.h"
 
 static void on_domain_changed(void *ctx, const struct domain *domain)
 {
@@ -33,11 +32,9 @@ static int call(struct host *host, const char *verb, const char *name)
         return 1;
     }
     struct error err = {0};
-    int64_t before_ns = monotonic_ns();
     int r = strcmp(verb, "freeze") == 0 ? host->ops->freeze(host, domain->id, &err)
                                         : host->ops->thaw(host, domain->id, &err);
-    printf("%s %d %s\n", r < 0 ? strerrorname_np(-r) : "OK",
-           (int)((monotonic_ns() - before_ns) / 1000000), err.text);
+    printf("%s %s\n", r < 0 ? strerrorname_np(-r) : "OK", err.text);
     domain_unref(domain);
     return 0;
 }

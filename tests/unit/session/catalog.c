@@ -240,7 +240,7 @@ static void a_block_device_is_undated(void **state)
     while (i < 4 && access(devices[i], R_OK) != 0)
         i++;
     if (i == 4)
-        skip();
+        fail_msg("no block device that can be read");
     struct domain *domain = make_domain("device", devices[i], QCOW_FORMAT_RAW);
     struct catalog *catalog = get(domain);
     const struct catalog_entry *entry = find(catalog, "now.raw");

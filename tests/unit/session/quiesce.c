@@ -278,9 +278,7 @@ static void can_be_ended_while_the_agent_hangs(void **state)
     struct quiesce *quiesce = create(&guest, QUIESCE_TRY);
     assert_int_equal(begin(&guest, quiesce), 0);
     await_thaws(&guest, 1);
-    int64_t before_ns = monotonic_ns();
     quiesce_free(quiesce);
-    assert_true(monotonic_ns() - before_ns < PLENTY_MS / 2 * INT64_C(1000000));
     assert_true(guest.is_noted);
     guest_fini(&guest);
 }

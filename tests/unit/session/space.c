@@ -192,10 +192,10 @@ static void merging_begins_while_there_is_room_for_it(void **state)
     struct change *change = make_change(*state, CHANGE_OVERLAY, NULL);
     struct space_watch watch = {0};
     struct error err = {0};
-    assert_int_equal(space_used(change), 0);
+    assert_int_equal(space_used(&change->disks[0].file, 1), 0);
     assert_int_equal(space_look(&watch, change, 0, &err), 0);
     fill(change->disks[0].file, 224 * MIB);
-    assert_int_equal(space_used(change), 224 * MIB);
+    assert_int_equal(space_used(&change->disks[0].file, 1), 224 * MIB);
     assert_int_equal(space_look(&watch, change, 0, &err), 0);
     assert_int_equal(watch.next_ms, 50);
     assert_int_equal(space_look(&watch, change, 4096, &err), -ENOSPC);
