@@ -398,17 +398,21 @@ static int remove_files(const struct live *live, const struct change *change, st
     return result;
 }
 
-/* What is left of a job that libvirt began and lost goes with the guest. */
+/*
+ * What is left of a job that libvirt began and lost goes with the guest, and only when libvirtd is
+ * restarted then: 9.0 takes the domain for busy until that, so that it cannot be started.
+ */
 static int check_lost(const struct live *live, struct error *err)
 {
     virDomainJobInfo job;
     if (!live->dom || virDomainIsActive(live->dom) <= 0 ||
         virDomainGetJobInfo(live->dom, &job) == 0 || !is_lost_job())
         return 0;
-    return error_set(err, -EAGAIN,
-                     "libvirt lost track of the backup job of domain '%s' (%s); it ends when the "
-                     "guest is shut off",
-                     live->name, virGetLastErrorMessage());
+    return error_set(
+        err, -EAGAIN,
+        "libvirt lost track of the backup job of domain '%s' (%s); to end it, shut the "
+        "guest off, restart libvirtd, then start the guest",
+        live->name, virGetLastErrorMessage());
 }
 
 static int backup_undo(struct host *host, struct change *change, const struct change_steps *steps,

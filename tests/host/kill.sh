@@ -3,16 +3,19 @@
 # kill.sh METHOD: the program is killed (SIGKILL) at each step by which it changes a domain or its
 # journal; the next mount puts the domain back, and nothing that the guest wrote is lost.
 #
-#   KILL_COUNT=N    N kills of each kind, or "all": at each step (default: 3)
+#   KILL_COUNT=N    N kills of each kind, or "all": at each step (default: 2)
 #   KILL_SEED=N     for which steps and delays those are (default: another one each time)
 #   KILL_KINDS=...  only these kinds
+#   KILL_STEPS=...  these steps, in place of a choice
+#
+# With a cold method the guest is off, and is started during every second instant.
 #
 # The kinds: `before`, `after` and `during` a step; `twice`: the mount that puts the domain back is
 # killed, too; `libvirtd`: it is killed as well, during the step; `power`: so is QEMU.
 . "$(dirname "$0")/../lib/host.sh"
 
 METHOD=$1
-KILL_COUNT=${KILL_COUNT:-3}
+KILL_COUNT=${KILL_COUNT:-2}
 RANDOM=${KILL_SEED:=$RANDOM}
 KILL_KINDS=${KILL_KINDS:-before after during twice libvirtd power}
 DELAY_MAX_US=40000
@@ -22,12 +25,12 @@ PLAIN=${VIRTSNAPFS_PLAIN:-$VIRTSNAPFS}
 export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
 
 formats=(qcow2 raw)
+is_cold=''
 case $METHOD in
 overlay | backup | copy) option=live=$METHOD ;;
-managedsave)
-    option=live=$METHOD
-    formats=(qcow2 qcow2)
-    ;;
+managedsave) option=live=$METHOD formats=(qcow2 qcow2) ;;
+internal) option=cold=$METHOD is_cold=yes formats=(qcow2 qcow2) ;;
+cold-overlay) option=cold=overlay is_cold=yes ;;
 *) fail "unknown method '$METHOD'" ;;
 esac
 
@@ -43,9 +46,9 @@ done
 domain_define guest "${disks[@]}"
 QEMU_PID_FILE=/run/libvirt/qemu/guest.pid
 
+QEMU_PID=0 # none
 start_guest() {
-    virsh start guest
-    QEMU_PID=$(<"$QEMU_PID_FILE")
+    virsh start guest && QEMU_PID=$(<"$QEMU_PID_FILE")
 }
 
 is_running() {
@@ -57,21 +60,45 @@ is_steady() {
     [[ $METHOD != managedsave ]] && is_running
 }
 
-start_guest
+[[ -n $is_cold ]] || start_guest
 MNT=$T/mnt
 mkdir "$MNT"
 mounts+=("$MNT")
 
 # ---- The guest ----
 
-# guest_do DISK:COMMAND...: as guest_io, for many commands at once.
+# As a service manager does. libvirt 9.0 dies of a commit that it lost sight of when it was killed, in
+# the moment in which that ends.
+keep_libvirtd() {
+    is_gone_or_zombie "$(<"$T/libvirtd.pid")" || return 0
+    n_crashes=$((n_crashes + 1))
+    libvirtd_start
+}
+
+# In place of a guest that is off.
+image_do() {
+    local line disk
+    for line; do
+        disk=${line%%:*}
+        qemu-io -f "${formats[disk]}" -c "${line#*:}" "${images[disk]}"
+    done
+}
+
+# guest_do DISK:COMMAND...: as guest_io, for many commands at once; all may be done twice.
 guest_do() {
     local line script=''
+    if [[ -n $is_cold ]] && ! is_running; then
+        image_do "$@" >"$T/guest_io" 2>&1 || fail "image_do: $(cat "$T/guest_io")"
+        set --
+    fi
     for line; do
         script+="qemu-monitor-command guest --hmp \"qemu-io -d "
         script+="/machine/peripheral/virtio-disk${line%%:*}/virtio-backend \\\"${line#*:}\\\"\";"
     done
-    virsh "$script" >"$T/guest_io" 2>&1 || fail "guest_io: $(cat "$T/guest_io")"
+    [[ -z $script ]] || virsh "$script" >"$T/guest_io" 2>&1 || {
+        keep_libvirtd
+        virsh "$script" >"$T/guest_io" 2>&1 || fail "guest_io: $(cat "$T/guest_io")"
+    }
     if grep -iE 'error|fail|conflict' "$T/guest_io"; then
         fail "the guest: $*: $(cat "$T/guest_io")"
     fi
@@ -79,7 +106,7 @@ guest_do() {
 
 # guest_write SLOT: something new on both disks, at a place of that phase and this trial. All is
 # noted in $T/writes, in order.
-n_trials=0 n_kills=0 n_lost=0 n_take='' trial_text=dry
+n_trials=0 n_kills=0 n_lost=0 n_crashes=0 n_take='' trial_text=dry
 declare -A written
 guest_write() {
     local disk pattern=$((RANDOM % 255 + 1)) commands=()
@@ -144,6 +171,7 @@ start_killed() {
 }
 
 has_nothing_left() {
+    keep_libvirtd
     [[ $(status_value guest 'len(s["instants"]) + len(s["leftovers"])' 2>/dev/null) == 0 ]]
 }
 
@@ -151,15 +179,28 @@ is_over() {
     is_dead || has_nothing_left
 }
 
+# Within an instant. A start is refused while an image is being merged.
+use_guest() {
+    if [[ -n $is_cold ]] && ((n_trials % 2)); then
+        start_guest 2>"$T/start" || grep -q lock "$T/start" || fail "no start: $(cat "$T/start")"
+    fi
+    if [[ -z $is_cold ]] || is_running; then
+        guest_write 1
+    fi
+}
+
 # One instant from its begin to the end of the program, with a guest that writes all the while.
 use_instant() {
-    local fd
-    wait_for 20 state_is guest running || is_dead || fail 'the guest is not running'
+    local fd state=running
+    [[ -z $is_cold ]] || state='shut off'
+    wait_for 20 state_is guest "$state" || is_dead || fail "the guest is not $state"
     if { exec {fd}<"$MNT/guest/snapshots/now.raw"; } 2>/dev/null; then
         head -c 65536 <&"$fd" >/dev/null 2>&1 || true
         [[ -n $n_take ]] || n_take=$(wc -l <"$T/log.steps")
         # Not while libvirtd may be killed at any moment.
-        [[ -z $also ]] || ((step > n_take)) && guest_write 1
+        if [[ -z $also ]] || ((step > n_take)); then
+            use_guest
+        fi
         exec {fd}<&-
     elif grep -q 'Duplicate nodes with node-name' "$LOG"; then
         # A libvirtd that was killed counts from a number that QEMU has nodes of; only another QEMU helps.
@@ -190,12 +231,15 @@ end_program() {
 }
 
 is_settled() {
+    keep_libvirtd
     [[ $(status_value guest \
         'all(l["state"] in ("deferred", "broken") for l in s["leftovers"])' 2>/dev/null) == true ]]
 }
 
 # A libvirtd that died may have lost a guest that runs on, or take it for being on another image
-# than it is (virDomainDiskDefMirrorParse, in its log). No more can be done until that is off.
+# than it is (virDomainDiskDefMirrorParse, in its log). No more can be done until that is off. With a
+# backup job that it lost ("backup job data missing") it does not start the guest then, either,
+# until it is restarted itself.
 turn_off_guest() {
     ! is_gone_or_zombie "$QEMU_PID" || return 0
     n_lost=$((n_lost + 1))
@@ -204,6 +248,9 @@ turn_off_guest() {
     if is_running; then
         domain_destroy guest 2>/dev/null || true
     fi
+    kill -KILL "$(<"$T/libvirtd.pid")"
+    wait_for 20 is_gone_or_zombie "$(<"$T/libvirtd.pid")" || fail 'libvirtd does not end'
+    libvirtd_start
 }
 
 # A mount that is not killed; the dead one below it is found and detached.
@@ -244,7 +291,7 @@ print(re.sub(r"<controller type=.usb.[^>/]*(/>|>.*?</controller>)", "", text, fl
     echo '== state'
     virsh domstate guest
     echo '== jobs'
-    virsh domjobinfo guest
+    virsh domjobinfo guest 2>&1 || true
     virsh 'blockjob guest vda --raw; blockjob guest vdb --raw' || true
     echo '== snapshots'
     virsh snapshot-list guest --name
@@ -293,7 +340,9 @@ trial() {
     recover
     if ! is_running; then
         turn_off_guest
-        start_guest
+        [[ -n $is_cold ]] || start_guest
+    elif [[ -n $is_cold ]]; then
+        domain_destroy guest
     fi
     judge
 }
@@ -315,7 +364,9 @@ printf '%s\n' "${steps[@]}"
 
 # kills_of KIND: the steps for this run.
 kills_of() {
-    if [[ $KILL_COUNT == all ]]; then
+    if [[ -n ${KILL_STEPS:-} ]]; then
+        tr ' ' '\n' <<<"$KILL_STEPS"
+    elif [[ $KILL_COUNT == all ]]; then
         seq "$n_steps"
     else
         seq "$n_steps" | shuf -n "$KILL_COUNT" --random-source=<(yes "$KILL_SEED $1")
@@ -330,8 +381,9 @@ for each in $KILL_KINDS; do
         twice) trial twice "$step" after $((RANDOM % 6 + 1)) ;;
         esac
     done
-    echo "$each: $n_kills kills in $n_trials trials so far, $n_lost guests lost by libvirtd ($SECONDS s)"
+    echo "$each: $n_kills kills in $n_trials trials so far, $n_lost guests lost by libvirtd," \
+        "which died by itself $n_crashes times ($SECONDS s)"
 done
 ((n_kills >= n_trials / 2)) || fail "only $n_kills kills in $n_trials trials"
-domain_destroy guest
+[[ -n $is_cold ]] || domain_destroy guest
 check_images

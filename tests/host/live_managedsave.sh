@@ -159,7 +159,7 @@ changer_start managedsave dom
 changer_wait enter
 wait_for 20 is_saving || fail 'the guest is not being saved'
 libvirtd_restart
-wait_for 120 is_gone_or_zombie "$CHANGER_PID" || grep -q '^made' "$T/changer" || fail 'the changer hangs'
+wait_for 120 has_said made || fail 'the changer hangs'
 exec {CHANGER_IN}>&-
 wait "$CHANGER_PID" || true
 unset "pids[-1]"

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,6 +210,7 @@ int main(int argc, char **argv)
     struct libvirt_config config = {.timeout_ms = 30000};
     struct run run = {0};
     bool undoes = false;
+    signal(SIGPIPE, SIG_IGN); /* a libvirtd that dies */
     for (int c; (c = getopt(argc, argv, "us:t:w:")) != -1;) {
         switch (c) {
         case 'u':

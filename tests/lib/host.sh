@@ -53,7 +53,7 @@ prepare_libvirt() {
         mknod -m 600 "$T/no-kvm" c 0 0
         mount --bind "$T/no-kvm" /dev/kvm
     fi
-    printf '%s\n' 'auth_unix_rw = "none"' "log_outputs = \"3:file:$T/log.libvirtd\"" \
+    printf '%s\n' 'auth_unix_rw = "none"' 'log_filters = "4:util.netdev"' "log_outputs = \"3:file:$T/log.libvirtd\"" \
         >/etc/libvirt/libvirtd.conf
     : >/etc/libvirt/qemu.conf
     /usr/sbin/virtlogd -d
