@@ -21,8 +21,7 @@ struct jobwatch {
     struct mutex lock;
     struct cond changed;
     struct job_end *ends GUARDED_BY(lock); /* newest first, not told yet */
-
-    unsigned refs; /* atomic */
+    unsigned refs GUARDED_BY(lock);
 };
 
 static void free_end(struct job_end *end)
@@ -34,7 +33,10 @@ static void free_end(struct job_end *end)
 static void unref(void *ctx)
 {
     struct jobwatch *watch = ctx;
-    if (__atomic_sub_fetch(&watch->refs, 1, __ATOMIC_ACQ_REL) > 0)
+    mutex_lock(&watch->lock);
+    bool is_last = --watch->refs == 0;
+    mutex_unlock(&watch->lock);
+    if (!is_last)
         return;
     while (watch->ends) {
         struct job_end *end = watch->ends;
