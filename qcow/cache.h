@@ -16,6 +16,7 @@ enum cache_kind {
     CACHE_L1,       /* a slice of an L1 table, as on disk; host_off is the slice's */
     CACHE_L2,       /* the same of an L2 table; a kind of its own since an L1 table may end early */
     CACHE_INFLATED, /* a cluster; host_off is its compressed cluster descriptor */
+    CACHE_FLAT,     /* where a disk has data, for flat_map.c; host_off is a running number */
 };
 
 struct cache_key {

@@ -30,6 +30,18 @@ static inline uint64_t load_be64(const void *p)
     return be64toh(v);
 }
 
+static inline void store_be32(void *p, uint32_t v)
+{
+    v = htobe32(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void store_be64(void *p, uint64_t v)
+{
+    v = htobe64(v);
+    memcpy(p, &v, sizeof(v));
+}
+
 /* a + b and a * b into *ret; false, and *ret unchanged in meaning, when they do not fit. */
 static inline bool add_u64(uint64_t a, uint64_t b, uint64_t *ret)
 {
