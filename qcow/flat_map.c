@@ -158,6 +158,9 @@ static void mark(const struct flat_map *map, uint8_t *bits, uint64_t guest_off, 
 
 /* ---- The first walk ---- */
 
+/* Each group that is all data has this sum: its bits are never needed. */
+static const uint64_t full_sum = ~0ULL;
+
 struct walk {
     struct flat_map *map;
     const struct qcow_flat_options *options;
@@ -167,6 +170,14 @@ struct walk {
     uint8_t *bits;    /* here */
     bool has_bits;
 };
+
+static int count_more(struct walk *walk, uint64_t n_data, struct error *err)
+{
+    walk->n_data += n_data;
+    if (walk->n_data > (L2_OFF_MASK >> walk->map->cluster_bits))
+        return error_set(err, -EFBIG, "the disk has more data than a qcow2 file can hold");
+    return 0;
+}
 
 /* Until the sums are made, data_before is the group's own count. */
 static int finish_group(struct walk *walk, struct error *err)
@@ -179,11 +190,11 @@ static int finish_group(struct walk *walk, struct error *err)
     group->data_before = found.n_data;
     group->present = found.present;
     group->sum = found.sum;
-    walk->n_data += found.n_data;
-    if (walk->n_data > (L2_OFF_MASK >> map->cluster_bits))
-        return error_set(err, -EFBIG, "the disk has more data than a qcow2 file can hold");
     size_t len = group_len(map);
-    if (found.n_data < count_clusters(map, walk->group_idx) && len <= walk->room) {
+    bool is_full = found.n_data == count_clusters(map, walk->group_idx);
+    if (is_full)
+        group->sum = full_sum;
+    if (!is_full && len <= walk->room) {
         group->kept = malloc(len);
         if (!group->kept)
             return error_set(err, -ENOMEM, "out of memory");
@@ -192,7 +203,20 @@ static int finish_group(struct walk *walk, struct error *err)
     }
     memset(walk->bits, 0, len);
     walk->has_bits = false;
-    return 0;
+    return count_more(walk, found.n_data, err);
+}
+
+/* The whole of a group, at once: a disk that is all data is quick to walk. */
+static int add_full_group(struct walk *walk, size_t group_idx, struct error *err)
+{
+    struct flat_map *map = walk->map;
+    uint64_t n_tables = count_group_clusters(map) >> map->table_bits;
+    map->groups[group_idx] = (struct group){
+        .data_before = count_group_clusters(map),
+        .present = n_tables == GROUP_TABLES_MAX ? ~0ULL : low_mask(n_tables),
+        .sum = full_sum,
+    };
+    return count_more(walk, count_group_clusters(map), err);
 }
 
 static int add_data(struct walk *walk, const struct qcow_extent *extent, struct error *err)
@@ -209,8 +233,14 @@ static int add_data(struct walk *walk, const struct qcow_extent *extent, struct 
             walk->group_idx = group_idx;
         }
         uint64_t part = min_u64(end, ((uint64_t)group_idx + 1) << shift) - guest_off;
-        mark(map, walk->bits, guest_off, part);
-        walk->has_bits = true;
+        if (part == 1ULL << shift) {
+            int r = add_full_group(walk, group_idx, err);
+            if (r < 0)
+                return r;
+        } else {
+            mark(map, walk->bits, guest_off, part);
+            walk->has_bits = true;
+        }
         guest_off += part;
     }
     return 0;
