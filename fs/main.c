@@ -166,6 +166,12 @@ static const enum quiesce_policy quiesce_policies[] = {
     [OPTIONS_QUIESCE_NEVER] = QUIESCE_NEVER,
 };
 
+static const enum tree_list tree_lists[] = {
+    [OPTIONS_LIST_RAW] = TREE_LIST_RAW,
+    [OPTIONS_LIST_QCOW2] = TREE_LIST_QCOW2,
+    [OPTIONS_LIST_ALL] = TREE_LIST_ALL,
+};
+
 static int create_registry(struct program *p, struct error *err)
 {
     struct registry_config config = {
@@ -197,7 +203,8 @@ static int attach_mount(struct program *p, struct error *err)
                  .stamps = p->stamps,
                  .uid = p->options.uid,
                  .gid = p->options.gid,
-                 .umask = p->options.umask},
+                 .umask = p->options.umask,
+                 .list = tree_lists[p->options.list]},
         .source = p->options.source,
         .mountpoint = p->options.mountpoint,
         .allow_other = p->options.allow_other,

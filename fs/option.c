@@ -149,6 +149,19 @@ static int set_quiesce(const struct option_value *v, struct error *err)
     return r;
 }
 
+static int set_list(const struct option_value *v, struct error *err)
+{
+    static const struct choice choices[] = {{"raw", OPTIONS_LIST_RAW},
+                                            {"qcow2", OPTIONS_LIST_QCOW2},
+                                            {"all", OPTIONS_LIST_ALL},
+                                            {NULL, 0}};
+    int value = 0;
+    int r = choose(v, choices, &value, err);
+    if (r == 0)
+        v->options->list = (enum options_list)value;
+    return r;
+}
+
 static int set_format(const struct option_value *v, struct error *err)
 {
     static const struct choice choices[] = {
@@ -353,6 +366,7 @@ static const struct option known[] = {
     {"live", true, set_live},
     {"cold", true, set_cold},
     {"quiesce", true, set_quiesce},
+    {"list", true, set_list},
     {"format", true, set_format},
     {"join", true, set_join},
     {"linger", true, set_linger},

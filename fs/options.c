@@ -278,6 +278,7 @@ void options_print_help(FILE *to)
           "  min_free=BYTES      kept free where files grow (5 %, but 1G to 20G)\n"
           "  timeout=TIME        for calls that answer at once (30s)\n"
           "  cache=BYTES         memory for tables and clusters (64M)\n"
+          "  list=raw|qcow2|all  which views of a disk ls shows; all are found by name (raw)\n"
           "  format=raw|qcow2    dir: what qcow2 content under another name is\n"
           "  backing_dir=DIR     references may lead there, too (repeatable)\n"
           "  scratch=DIR         where overlays go (beside the image)\n"

@@ -33,6 +33,7 @@ enum options_quiesce { OPTIONS_QUIESCE_TRY, OPTIONS_QUIESCE_REQUIRE, OPTIONS_QUI
 /* min_free_len if the option is not given: a part of each file system. */
 #define OPTIONS_MIN_FREE_DEFAULT UINT64_MAX
 
+enum options_list { OPTIONS_LIST_RAW, OPTIONS_LIST_QCOW2, OPTIONS_LIST_ALL };
 enum options_format { OPTIONS_FORMAT_NONE, OPTIONS_FORMAT_RAW, OPTIONS_FORMAT_QCOW2 };
 
 struct options {
@@ -45,6 +46,7 @@ struct options {
     enum options_live live;
     enum options_cold cold;
     enum options_quiesce quiesce;
+    enum options_list list;
     enum options_format format;
     unsigned join_s, linger_s, max_hold_s, timeout_s;
     unsigned max_open;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "qcow/base/bytes.h"
 #include "qcow/base/cleanup.h"
 
 /* For what cannot change: an hour spares the questions and bounds what a mistake could cost. */
@@ -123,7 +124,10 @@ static int get_snapshots_dir(struct tree *tree, const struct inode *inode, struc
     if (r < 0)
         return r;
     struct timespec mtime = {0};
-    r = attr_find_stamp(tree, inode->domain_id, "snapshots", catalog->names_hash, &mtime, err);
+    uint64_t hash = catalog->names_hash;
+    if (tree->config.list != TREE_LIST_RAW)
+        hash = inode_hash(hash, tree->config.list == TREE_LIST_ALL ? "all" : "qcow2");
+    r = attr_find_stamp(tree, inode->domain_id, "snapshots", hash, &mtime, err);
     if (r == 0)
         fill_dir(tree, inode, mtime, attr);
     return r;
@@ -189,8 +193,8 @@ static int find_mtime(struct tree *tree, const struct inode *inode,
     return attr_find_stamp(tree, inode->domain_id, part, hash_of_now(tree, inode), ret_mtime, err);
 }
 
-int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalog_entry *entry,
-                     const struct session_peek *peek, struct error *err)
+int attr_refresh_disk(struct tree *tree, struct inode *inode, const struct catalog_entry *entry,
+                      const struct session_peek *peek, struct error *err)
 {
     struct session_attr attr;
     if (inode_shown(tree->inodes, inode, &attr))
@@ -198,7 +202,10 @@ int attr_refresh_raw(struct tree *tree, struct inode *inode, const struct catalo
     if (inode->is_now && peek->serial != inode->serial)
         return error_set(err, -ESTALE, "the instant is over");
     if (inode->is_now && peek->is_taken) {
-        inode_freeze(tree->inodes, inode, &peek->attr);
+        if (inode->kind == INODE_RAW)
+            inode_freeze(tree->inodes, inode, &peek->attr);
+        else
+            inode_show(tree->inodes, inode, &peek->attr); /* its size is known from open on */
         return 0;
     }
     if (!entry)
@@ -222,20 +229,38 @@ static int refresh_from_host(struct tree *tree, struct inode *inode, struct erro
     struct session_peek peek = {0};
     if (inode->is_now)
         registry_peek(tree->config.registry, inode->domain_id, inode->target, &peek);
-    return attr_refresh_raw(tree, inode, attr_find_entry(catalog, inode), &peek, err);
+    return attr_refresh_disk(tree, inode, attr_find_entry(catalog, inode), &peek, err);
+}
+
+/*
+ * Never empty, and all of it is data once its size is known. Before, what the disk's files take is
+ * an estimate that is neither empty nor full.
+ */
+static void fill_flat(const struct tree *tree, const struct inode *inode,
+                      const struct session_attr *disk, struct tree_attr *attr)
+{
+    uint64_t size = inode_flat(tree->inodes, inode).size;
+    uint64_t max_size = reader_max_flat_size(disk->guest_size);
+    fill_file(tree, inode, size ? size : max_size, disk->mtime, attr);
+    if (!size)
+        attr->st.st_blocks = (blkcnt_t)min_u64(max_u64(disk->blocks, 1), max_size / 512 - 1);
 }
 
 void attr_get_shown(struct tree *tree, const struct inode *inode, struct tree_attr *ret_attr)
 {
     struct session_attr attr;
     bool is_frozen = inode_shown(tree->inodes, inode, &attr);
-    fill_file(tree, inode, attr.guest_size, attr.mtime, ret_attr);
-    ret_attr->st.st_blocks = (blkcnt_t)attr.blocks;
+    if (inode->kind == INODE_QCOW2) {
+        fill_flat(tree, inode, &attr, ret_attr);
+    } else {
+        fill_file(tree, inode, attr.guest_size, attr.mtime, ret_attr);
+        ret_attr->st.st_blocks = (blkcnt_t)attr.blocks;
+    }
     ret_attr->timeout_s = is_frozen ? forever_s : 0;
 }
 
-static int get_raw(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr,
-                   struct error *err)
+static int get_disk(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr,
+                    struct error *err)
 {
     struct session_attr attr;
     int r = inode_shown(tree->inodes, inode, &attr) ? 0 : refresh_from_host(tree, inode, err);
@@ -258,7 +283,8 @@ int attr_get(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr,
         get_xml(tree, inode, ret_attr);
         return 0;
     case INODE_RAW:
-        return get_raw(tree, inode, ret_attr, err);
+    case INODE_QCOW2:
+        return get_disk(tree, inode, ret_attr, err);
     }
     return error_set(err, -EIO, "a node of kind %d", inode->kind);
 }

@@ -2,10 +2,13 @@
 #include "fs/fuse/file.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fs/fuse/buffer.h"
+#include "fs/fuse/interrupt.h"
 #include "qcow/base/cleanup.h"
 
 /* One open file. */
@@ -139,6 +142,8 @@ static struct pending *ref_pending_of(struct file_table *table, fuse_req_t req)
 static void interrupt_open(fuse_req_t req, void *data)
 {
     struct file_table *table = data;
+    if (!interrupt_is_signal(fuse_req_ctx(req)->pid))
+        return;
     struct pending *pending = ref_pending_of(table, req);
     if (!pending)
         return;
@@ -148,18 +153,34 @@ static void interrupt_open(fuse_req_t req, void *data)
 
 static bool is_open_cancelled(void *ctx)
 {
-    return fuse_req_interrupted(((struct pending *)ctx)->req);
+    struct interrupt interrupt = {.req = ((struct pending *)ctx)->req};
+    return interrupt_came(&interrupt);
+}
+
+/* False if the node stands for another file than the reader has: see inode_freeze_flat(). */
+static bool freeze(struct inode_table *inodes, struct inode *inode, const struct reader *reader)
+{
+    struct session_attr attr;
+    reader_attr(reader, &attr);
+    if (inode->kind == INODE_QCOW2) {
+        struct inode_flat flat = {.size = reader_size(reader), .layout = reader_layout(reader)};
+        return inode_freeze_flat(inodes, inode, &attr, &flat);
+    }
+    inode_freeze(inodes, inode, &attr);
+    return true;
 }
 
 static void answer_opened(struct pending *pending, struct reader *reader)
 {
     struct file_table *table = pending->table;
+    if (!freeze(table->tree->inodes, pending->inode, reader)) {
+        reader_close(reader);
+        reply_status(pending->req, -ESTALE);
+        return;
+    }
     struct file *file = take_ptr(pending->file);
     file->handle.destroy = destroy_file;
     file->reader = reader;
-    struct session_attr attr;
-    reader_attr(reader, &attr);
-    inode_freeze(table->tree->inodes, pending->inode, &attr);
     pending->fi.keep_cache = 1; /* what this node stands for never changes */
     handle_reply(table->handles, pending->req, &file->handle, &pending->fi);
 }
@@ -175,9 +196,9 @@ static void answer_failed(struct pending *pending, int result, const struct erro
     reply_status(pending->req, result);
 }
 
-static void open_done(void *ctx, int result, struct reader *reader, const struct error *err)
+static void answer(struct pending *pending, int result, struct reader *reader,
+                   const struct error *err)
 {
-    struct pending *pending = ctx;
     struct file_table *table = pending->table;
     mutex_lock(&table->lock);
     pending->is_answering = true;
@@ -188,6 +209,61 @@ static void open_done(void *ctx, int result, struct reader *reader, const struct
         answer_failed(pending, result, err);
     free(pending->file);
     unref_pending(table, pending);
+}
+
+/* A reader that is to be flattened before the open is answered. */
+struct flattening {
+    struct pending *pending;
+    struct reader *reader;
+};
+
+static void *flatten_and_answer(void *arg)
+{
+    struct flattening flattening = *(struct flattening *)arg;
+    free(arg);
+    struct interrupt interrupt = {.req = flattening.pending->req};
+    struct error err = {0};
+    int r = reader_flatten(flattening.reader, interrupt_came, &interrupt, &err);
+    if (r < 0)
+        reader_close(flattening.reader);
+    answer(flattening.pending, r, r < 0 ? NULL : flattening.reader, &err);
+    return NULL;
+}
+
+/* 0 if the thread answers, or why there is none. */
+static int start_flattening(struct pending *pending, struct reader *reader, struct error *err)
+{
+    auto_free struct flattening *flattening = malloc(sizeof(*flattening));
+    if (!flattening)
+        return error_set(err, -ENOMEM, "out of memory");
+    *flattening = (struct flattening){.pending = pending, .reader = reader};
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_t thread;
+    int r = pthread_create(&thread, &attr, flatten_and_answer, flattening);
+    pthread_attr_destroy(&attr);
+    if (r != 0)
+        return error_set(err, -r, "cannot start a thread: %s", strerrordesc_np(r));
+    flattening = NULL; /* the thread's */
+    return 0;
+}
+
+/*
+ * The thread that this is called on has others to answer, and the tables of an image may take long
+ * to walk: that goes on elsewhere. An interrupt reaches it by the request alone.
+ */
+static void open_done(void *ctx, int result, struct reader *reader, const struct error *err)
+{
+    struct pending *pending = ctx;
+    struct error failure = *err;
+    if (result == 0 && pending->inode->kind == INODE_QCOW2) {
+        result = start_flattening(pending, reader, &failure);
+        if (result == 0)
+            return;
+        reader_close(reader);
+    }
+    answer(pending, result, reader, &failure);
 }
 
 static int find_disk(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
@@ -258,21 +334,17 @@ void file_read(struct file_table *table, fuse_req_t req, const struct inode *ino
     reply_status(req, (int)n);
 }
 
-static bool is_seek_cancelled(void *ctx)
-{
-    return fuse_req_interrupted(ctx);
-}
-
 void file_seek(struct file_table *table, fuse_req_t req, const struct inode *inode, off_t off,
                int whence, const struct fuse_file_info *fi)
 {
+    struct interrupt interrupt = {.req = req};
     struct error err = {0};
     uint64_t found = 0;
     int r = -EINVAL;
     if (off < 0)
         r = -ENXIO;
     else if (whence == SEEK_DATA || whence == SEEK_HOLE)
-        r = reader_seek(get_reader(fi), (uint64_t)off, whence, is_seek_cancelled, req, &found,
+        r = reader_seek(get_reader(fi), (uint64_t)off, whence, interrupt_came, &interrupt, &found,
                         &err);
     if (r == 0) {
         fuse_reply_lseek(req, (off_t)found);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An open .raw file: from open(), which may wait for its instant without holding a thread, to
- * reads; handle_release() closes it. Answers the requests itself. Any thread.
+ * An open disk: from open(), which may wait for its instant without holding a thread, to reads;
+ * handle_release() closes it. An open of a .qcow2 goes on on a thread of its own, which lays the
+ * file out. Answers the requests itself. Any thread.
  */
 #pragma once
 

@@ -31,6 +31,11 @@ uint64_t inode_hash(uint64_t seed, const char *text)
     return h;
 }
 
+bool inode_is_disk(const struct inode *inode)
+{
+    return inode->kind == INODE_RAW || inode->kind == INODE_QCOW2;
+}
+
 static void free_inode(struct inode *inode)
 {
     if (!inode)
@@ -74,7 +79,7 @@ static int print_external(const struct inode_spec *spec, char **ret_key)
                     s->path);
 }
 
-static int print_raw(const struct inode_spec *spec, char **ret_key)
+static int print_disk(const struct inode_spec *spec, char **ret_key)
 {
     if (!spec->snapshot)
         return asprintf(ret_key, "%d/now/%" PRIu64 "/%zu:%s/%s", spec->kind, spec->serial,
@@ -100,13 +105,14 @@ static char *make_key(const struct inode_spec *spec)
                      (long long)spec->mtime.tv_sec, spec->mtime.tv_nsec, spec->domain_id);
         break;
     case INODE_RAW:
-        r = print_raw(spec, &key);
+    case INODE_QCOW2:
+        r = print_disk(spec, &key);
         break;
     }
     return r < 0 ? NULL : key;
 }
 
-static int copy_raw(const struct inode_spec *spec, struct inode *inode)
+static int copy_disk(const struct inode_spec *spec, struct inode *inode)
 {
     inode->is_now = !spec->snapshot;
     inode->serial = spec->snapshot ? 0 : spec->serial;
@@ -136,7 +142,7 @@ static int make_inode(const struct inode_spec *spec, char *key, struct inode **r
         inode->record = domain_ref(spec->record);
         inode->mtime = spec->mtime;
     }
-    if (spec->kind == INODE_RAW && copy_raw(spec, inode) < 0)
+    if (inode_is_disk(inode) && copy_disk(spec, inode) < 0)
         return -ENOMEM;
     *ret_inode = take_ptr(inode);
     return 0;
@@ -260,15 +266,23 @@ int inode_get(struct inode_table *table, const struct inode_spec *spec, struct i
     return 0;
 }
 
+/* By its address, since hidden nodes have the same key. */
+static void drop_locked(struct inode_table *table, const struct inode *inode) REQUIRES(&table->lock)
+{
+    struct inode **at = &table->buckets[inode->key_hash & (table->n_buckets - 1)];
+    while (*at != inode)
+        at = &(*at)->next;
+    *at = inode->next;
+    table->n_inodes--;
+}
+
 static bool forget_locked(struct inode_table *table, struct inode *inode, uint64_t n)
     REQUIRES(&table->lock)
 {
     inode->lookups -= n < inode->lookups ? n : inode->lookups;
     if (inode->lookups)
         return false;
-    struct inode **at = find_locked(table, inode->key_hash, inode->key);
-    *at = inode->next;
-    table->n_inodes--;
+    drop_locked(table, inode);
     return true;
 }
 
@@ -306,6 +320,52 @@ void inode_freeze(struct inode_table *table, struct inode *inode, const struct s
         inode->attr = *attr;
     inode->is_frozen = true;
     mutex_unlock(&table->lock);
+}
+
+/* Puts the node where no key leads. */
+static void hide_locked(struct inode_table *table, struct inode *inode) REQUIRES(&table->lock)
+{
+    struct inode **at = find_locked(table, inode->key_hash, inode->key);
+    if (*at != inode)
+        return; /* hidden already */
+    *at = inode->next;
+    inode->key[0] = '\0'; /* as no spec's key is */
+    inode->key_hash = inode_hash(0, inode->key);
+    inode->next = table->buckets[inode->key_hash & (table->n_buckets - 1)];
+    table->buckets[inode->key_hash & (table->n_buckets - 1)] = inode;
+}
+
+static bool freeze_flat_locked(struct inode_table *table, struct inode *inode,
+                               const struct session_attr *attr, const struct inode_flat *flat)
+    REQUIRES(&table->lock)
+{
+    if (!inode->is_frozen) {
+        inode->attr = *attr;
+        inode->flat = *flat;
+        inode->is_frozen = true;
+        return true;
+    }
+    if (inode->flat.size == flat->size && inode->flat.layout == flat->layout)
+        return true;
+    hide_locked(table, inode);
+    return false;
+}
+
+bool inode_freeze_flat(struct inode_table *table, struct inode *inode,
+                       const struct session_attr *attr, const struct inode_flat *flat)
+{
+    mutex_lock(&table->lock);
+    bool is_same = freeze_flat_locked(table, inode, attr, flat);
+    mutex_unlock(&table->lock);
+    return is_same;
+}
+
+struct inode_flat inode_flat(struct inode_table *table, const struct inode *inode)
+{
+    mutex_lock(&table->lock);
+    struct inode_flat flat = inode->flat;
+    mutex_unlock(&table->lock);
+    return flat;
 }
 
 bool inode_shown(struct inode_table *table, const struct inode *inode,

@@ -22,32 +22,40 @@ enum inode_kind {
     INODE_DOMAIN,    /* /DOMAIN */
     INODE_SNAPSHOTS, /* /DOMAIN/snapshots */
     INODE_RAW,       /* /DOMAIN/snapshots/NAME.raw */
+    INODE_QCOW2,     /* /DOMAIN/snapshots/NAME.qcow2 */
     INODE_XML,       /* /DOMAIN/domain.xml */
     INODE_STATUS,    /* /DOMAIN/status */
 };
 
 struct inode_table;
 
+/* The qcow2 file that a QCOW2 node stands for: its bytes, and reader_layout(). */
+struct inode_flat {
+    uint64_t size, layout;
+};
+
 struct inode {
     /* Immutable: */
     enum inode_kind kind;
     uint64_t key_hash;
     char *key;
-    char *domain_id;                /* "" for the root */
-    uint64_t ino;                   /* what stat shows */
-    uint64_t generation;            /* no two nodes of a mount have the same */
-    char *file;                     /* RAW: file name it was found by, for messages */
-    char *target;                   /* RAW */
-    bool is_now;                    /* RAW */
-    uint64_t serial;                /* RAW of an instant; else 0 */
-    struct named_snapshot snapshot; /* RAW of a named snapshot */
+    char *domain_id;     /* "" for the root */
+    uint64_t ino;        /* what stat shows */
+    uint64_t generation; /* no two nodes of a mount have the same */
+    /* RAW, QCOW2: */
+    char *file; /* name it was found by, for messages */
+    char *target;
+    bool is_now;
+    uint64_t serial;                /* of an instant; else 0 */
+    struct named_snapshot snapshot; /* if it is one */
     struct domain *record;          /* XML: holds the text; reference */
     struct timespec mtime;          /* XML: when the text was first seen */
 
     /* Guarded by the table's lock: */
     uint64_t lookups;
-    struct session_attr attr; /* RAW: what stat showed last */
-    bool is_frozen;           /* RAW: attr is that of the bytes that were opened, for good */
+    struct session_attr attr; /* RAW, QCOW2: what stat showed last of the disk */
+    bool is_frozen;           /* attr is that of the bytes that were opened, for good */
+    struct inode_flat flat;   /* QCOW2, once frozen */
     struct inode *next;       /* in its bucket */
 };
 
@@ -56,7 +64,7 @@ struct inode_spec {
     enum inode_kind kind;
     const char *domain_id;
     uint64_t ino;
-    /* RAW: */
+    /* RAW, QCOW2: */
     const char *file;
     const char *target;
     const char *top_path;                  /* of the disk */
@@ -81,13 +89,25 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n);
 /* Number of nodes besides the root; for tests. */
 size_t inode_table_count(struct inode_table *table);
 
-/* Remembers what stat shows of a RAW node from now on, unless that is frozen. */
+/* True for RAW and QCOW2: the views of a disk. */
+bool inode_is_disk(const struct inode *inode);
+
+/* Remembers what stat shows of a disk from now on, unless that is frozen. */
 void inode_show(struct inode_table *table, struct inode *inode, const struct session_attr *attr);
 /* The same for good; a node frozen already stays as it is. */
 void inode_freeze(struct inode_table *table, struct inode *inode, const struct session_attr *attr);
+/*
+ * The same for a QCOW2 node, which stands for that file from now on. False if it stands for another
+ * one already, so that the page cache may hold bytes of that: then nobody finds the node any more,
+ * and the next look-up makes a new one.
+ */
+bool inode_freeze_flat(struct inode_table *table, struct inode *inode,
+                       const struct session_attr *attr, const struct inode_flat *flat);
 /* What was shown last; true if that is frozen. */
 bool inode_shown(struct inode_table *table, const struct inode *inode,
                  struct session_attr *ret_attr);
+/* The file of a QCOW2 node that is frozen; else zeros. */
+struct inode_flat inode_flat(struct inode_table *table, const struct inode *inode);
 
 /* A hash of bytes, the same in each run of the program. Chain calls by @seed; begin with 0. */
 uint64_t inode_hash(uint64_t seed, const char *text);

@@ -135,14 +135,24 @@ static int list_domain(const struct domain *domain, struct tree_listing *listing
     return 0;
 }
 
+static int add_view(struct tree_listing *listing, const struct catalog *catalog,
+                    const struct catalog_entry *entry, enum view view)
+{
+    return add_entry(listing, catalog_file_name(catalog, entry, view),
+                     catalog_view_ino(entry, view), S_IFREG);
+}
+
 static int list_snapshots(struct tree *tree, const struct inode *inode,
                           struct tree_listing *listing, struct error *err)
 {
     auto_catalog struct catalog *catalog = NULL;
     int r = tree_catalog(tree, inode, &catalog, err);
-    for (size_t i = 0; r == 0 && i < catalog->n_entries; i++)
-        r = add_entry(listing, catalog_file_name(catalog, &catalog->entries[i]),
-                      catalog->entries[i].ino, S_IFREG);
+    for (size_t i = 0; r == 0 && i < catalog->n_entries; i++) {
+        if (tree->config.list != TREE_LIST_QCOW2)
+            r = add_view(listing, catalog, &catalog->entries[i], VIEW_RAW);
+        if (r == 0 && tree->config.list != TREE_LIST_RAW)
+            r = add_view(listing, catalog, &catalog->entries[i], VIEW_QCOW2);
+    }
     return r;
 }
 

@@ -112,7 +112,7 @@ static void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
     struct inode *inode = get_inode(req, nodeid);
     if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC)
         reply_status(req, -EACCES);
-    else if (inode->kind == INODE_RAW)
+    else if (inode_is_disk(inode))
         file_open(context->files, req, inode, fi);
     else
         text_open(context->tree, &context->handles, req, inode, fi);
@@ -122,7 +122,7 @@ static void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t len, off_t off,
                     struct fuse_file_info *fi)
 {
     struct inode *inode = get_inode(req, nodeid);
-    if (inode->kind == INODE_RAW)
+    if (inode_is_disk(inode))
         file_read(get_context(req)->files, req, inode, len, off, fi);
     else
         text_read(req, len, off, fi);
@@ -132,7 +132,7 @@ static void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t off, int whence,
                      struct fuse_file_info *fi)
 {
     struct inode *inode = get_inode(req, nodeid);
-    if (inode->kind == INODE_RAW)
+    if (inode_is_disk(inode))
         file_seek(get_context(req)->files, req, inode, off, whence, fi);
     else
         text_seek(req, off, whence, fi);
@@ -171,7 +171,7 @@ static int find_xattr(struct tree *tree, const struct inode *inode, const char *
                       char **ret_value)
 {
     static const char prefix[] = "user.virtsnapfs.";
-    if (inode->kind != INODE_RAW || strncmp(name, prefix, strlen(prefix)) != 0)
+    if (!inode_is_disk(inode) || strncmp(name, prefix, strlen(prefix)) != 0)
         return -ENODATA;
     auto_domain struct domain *domain = NULL;
     int r = tree_domain(tree, inode, &domain, NULL);

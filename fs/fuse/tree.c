@@ -17,7 +17,7 @@ static const char status_name[] = "status";
 /*
  * The kernel asks for attributes again at once when it may not believe those that came with a
  * name, and it looks names up anew each time: this saves the second question and delays nothing.
- * Not for .raw files, whose numbers may be fixed by an open the next moment.
+ * Not for disks, whose numbers may be fixed by an open the next moment.
  */
 static const double lookup_timeout_s = 0.02;
 
@@ -73,7 +73,7 @@ int tree_domain(struct tree *tree, const struct inode *inode, struct domain **re
     if (!domain)
         return error_set(err, -ESTALE, "the domain is gone");
     /* Below snapshots/ all is as it was before an instant put something over it. */
-    bool is_of_disks = inode->kind == INODE_SNAPSHOTS || inode->kind == INODE_RAW;
+    bool is_of_disks = inode->kind == INODE_SNAPSHOTS || inode_is_disk(inode);
     *ret_domain = is_of_disks ? registry_record(tree->config.registry, domain) : domain_ref(domain);
     domain_unref(domain);
     return 0;
@@ -202,19 +202,20 @@ static int lookup_in_domain(struct tree *tree, const struct inode *parent, const
     return error_set(err, -ENOENT, "no such file");
 }
 
-static int get_raw_node(struct tree *tree, const struct catalog *catalog,
-                        const struct catalog_entry *entry, const char *name,
-                        struct inode **ret_inode, struct error *err)
+static int get_disk_node(struct tree *tree, const struct catalog *catalog,
+                         const struct catalog_entry *entry, const char *name,
+                         struct inode **ret_inode, struct error *err)
 {
     const struct domain *domain = catalog->domain;
     const struct disk *disk = &domain->disks[entry->disk_idx];
     struct session_peek peek = {0};
     if (entry->is_now)
         registry_peek(tree->config.registry, domain->id, disk->target, &peek);
+    enum view view = name_view(name);
     struct inode_spec spec = {
-        .kind = INODE_RAW,
+        .kind = view == VIEW_RAW ? INODE_RAW : INODE_QCOW2,
         .domain_id = domain->id,
-        .ino = entry->ino,
+        .ino = catalog_view_ino(entry, view),
         .file = name,
         .target = disk->target,
         .top_path = disk->n_layers ? disk->layers[0].path : "",
@@ -225,7 +226,7 @@ static int get_raw_node(struct tree *tree, const struct catalog *catalog,
     int r = inode_get(tree->inodes, &spec, &inode);
     if (r < 0)
         return error_set(err, r, "out of memory");
-    r = attr_refresh_raw(tree, inode, entry, &peek, err);
+    r = attr_refresh_disk(tree, inode, entry, &peek, err);
     if (r < 0) {
         inode_forget(tree->inodes, inode, 1);
         return r;
@@ -244,7 +245,7 @@ static int lookup_in_snapshots(struct tree *tree, const struct inode *parent, co
     const struct catalog_entry *entry = catalog_find(catalog, name);
     if (!entry)
         return error_set(err, -ENOENT, "no such snapshot");
-    return get_raw_node(tree, catalog, entry, name, ret_inode, err);
+    return get_disk_node(tree, catalog, entry, name, ret_inode, err);
 }
 
 static int find_node(struct tree *tree, const struct inode *parent, const char *name,
@@ -258,6 +259,7 @@ static int find_node(struct tree *tree, const struct inode *parent, const char *
     case INODE_SNAPSHOTS:
         return lookup_in_snapshots(tree, parent, name, ret_inode, err);
     case INODE_RAW:
+    case INODE_QCOW2:
     case INODE_XML:
     case INODE_STATUS:
         break;
@@ -272,7 +274,7 @@ int tree_lookup(struct tree *tree, struct inode *parent, const char *name, struc
     int r = find_node(tree, parent, name, &inode, err);
     if (r < 0)
         return r;
-    if (inode->kind == INODE_RAW)
+    if (inode_is_disk(inode))
         attr_get_shown(tree, inode, ret_attr); /* it has just been brought up to date */
     else
         r = attr_get(tree, inode, ret_attr, err);
@@ -280,7 +282,7 @@ int tree_lookup(struct tree *tree, struct inode *parent, const char *name, struc
         inode_forget(tree->inodes, inode, 1);
         return r;
     }
-    if (inode->kind != INODE_RAW && ret_attr->timeout_s < lookup_timeout_s)
+    if (!inode_is_disk(inode) && ret_attr->timeout_s < lookup_timeout_s)
         ret_attr->timeout_s = lookup_timeout_s;
     *ret_inode = inode;
     return 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Names: /, DOMAIN/, snapshots/, NAME.raw, domain.xml, status. Turns names into nodes and
- * directories into lists of names. Everything comes from the host's records and the catalogs, so
- * nothing here waits for libvirt. Any thread.
+ * Names: /, DOMAIN/, snapshots/, NAME.raw, NAME.qcow2, domain.xml, status. Turns names into nodes
+ * and directories into lists of names. Everything comes from the host's records and the catalogs,
+ * so nothing here waits for libvirt. Any thread.
  */
 #pragma once
 
@@ -16,6 +16,9 @@
 #include "fs/session/stamps.h"
 #include "qcow/base/thread.h"
 
+/* Which views of a disk readdir shows; the others are found by name. */
+enum tree_list { TREE_LIST_RAW, TREE_LIST_QCOW2, TREE_LIST_ALL };
+
 struct tree_config {
     struct host *host; /* borrowed for the life of the tree, as are the next two */
     struct registry *registry;
@@ -23,6 +26,7 @@ struct tree_config {
     uid_t uid;
     gid_t gid;
     mode_t umask; /* taken from 0444 for files and 0555 for directories */
+    enum tree_list list;
 };
 
 struct tree {
@@ -50,7 +54,7 @@ struct tree_attr {
 /*
  * The node of @name in @parent, with one lookup counted (inode_forget() takes it back), and its
  * attributes. 0; -ENOENT; -ENOTDIR; -ESTALE (the parent's domain is gone); -ENOMEM; or, for a
- * .raw file, what is wrong with its disk.
+ * disk, what is wrong with it.
  */
 int tree_lookup(struct tree *tree, struct inode *parent, const char *name, struct inode **ret_inode,
                 struct tree_attr *ret_attr, struct error *err);

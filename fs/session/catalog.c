@@ -40,17 +40,6 @@ static int64_t rest_of(int64_t cost_ns)
     return rest_ns < REST_MAX_NS ? rest_ns : REST_MAX_NS;
 }
 
-#define FNV_START 0xcbf29ce484222325u
-
-/* Hashes a text with its end, so that "ab","c" and "a","bc" differ. */
-static uint64_t fnv_text(uint64_t hash, const char *text)
-{
-    do
-        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    while (*text++);
-    return hash;
-}
-
 /* First 8 bytes of SHA-256 over the length-prefixed texts; false if there is no memory. */
 static bool hash_sha256(const char *const *texts, size_t n, uint64_t *ret_hash)
 {
@@ -75,9 +64,9 @@ uint64_t catalog_hash_ino(const char *const *texts, size_t n)
     uint64_t hash;
     if (!hash_sha256(texts, n, &hash)) {
         /* Without memory the number is at least stable for as long as that lasts. */
-        hash = FNV_START;
+        hash = CATALOG_FNV_START;
         for (size_t i = 0; i < n; i++)
-            hash = fnv_text(hash, texts[i]);
+            hash = catalog_fnv(hash, texts[i]);
     }
     return hash <= 1 ? hash + 2 : hash; /* 0 means "none" and 1 is the root of the mount */
 }
@@ -229,15 +218,6 @@ static int add_snapshot(struct catalog *catalog, size_t disk_idx, const struct i
     return 0;
 }
 
-/* Targets of all disks; caller frees the array, not the strings. */
-static const char **list_targets(const struct domain *domain)
-{
-    const char **targets = calloc(domain->n_disks + 1, sizeof(*targets));
-    for (size_t i = 0; targets && i < domain->n_disks; i++)
-        targets[i] = domain->disks[i].target;
-    return targets;
-}
-
 /* Takes @name, and the content of @from. */
 static int add_frozen(struct catalog *catalog, struct catalog_entry *from, char *name)
 {
@@ -259,7 +239,7 @@ static int add_frozen(struct catalog *catalog, struct catalog_entry *from, char 
 static int name_all(const struct catalog *catalog, const struct qcow_info *info,
                     const struct frozen_list *frozen, struct name_request *requests)
 {
-    auto_free const char **targets = list_targets(catalog->domain);
+    auto_free const char **targets = catalog_list_targets(catalog->domain);
     if (!targets)
         return -ENOMEM;
     for (size_t i = 0; i < info->n_snapshots; i++)
@@ -328,42 +308,11 @@ static int add_disk(struct host *host, struct catalog *catalog, size_t disk_idx,
     catalog->origin->tops[disk_idx] = found.top;
     if (failed < 0) {
         failure->code = failed;
-        catalog->origin->failure_hashes[disk_idx] = fnv_text(FNV_START, failure->text);
+        catalog->origin->failure_hashes[disk_idx] = catalog_fnv(CATALOG_FNV_START, failure->text);
     } else {
         qcow_info_fini(&found.info);
     }
     return r;
-}
-
-static int compare_entries(const struct catalog_entry *a, const struct catalog_entry *b)
-{
-    if (a->disk_idx != b->disk_idx)
-        return a->disk_idx < b->disk_idx ? -1 : 1;
-    return strcmp(a->name, b->name);
-}
-
-static int compare_slots(const void *a, const void *b)
-{
-    return compare_entries(*(const struct catalog_entry *const *)a,
-                           *(const struct catalog_entry *const *)b);
-}
-
-static int index_names(struct catalog *catalog)
-{
-    catalog->by_name = calloc(catalog->n_entries + 1, sizeof(const struct catalog_entry *));
-    if (!catalog->by_name)
-        return -ENOMEM;
-    catalog->names_hash = FNV_START;
-    for (size_t i = 0; i < catalog->n_entries; i++) {
-        const struct catalog_entry *entry = &catalog->entries[i];
-        catalog->by_name[i] = entry;
-        catalog->names_hash = fnv_text(catalog->names_hash, entry->name);
-        if (entry->disk_idx > 0)
-            catalog->names_hash =
-                fnv_text(catalog->names_hash, catalog->domain->disks[entry->disk_idx].target);
-    }
-    qsort(catalog->by_name, catalog->n_entries, sizeof(*catalog->by_name), compare_slots);
-    return 0;
 }
 
 static size_t count_text(const char *text)
@@ -422,7 +371,7 @@ static int fill(struct host *host, struct catalog *catalog, struct error *failur
     for (size_t i = 0; i < n_disks && r == 0; i++)
         r = add_disk(host, catalog, i, &failures[i]);
     if (r == 0)
-        r = index_names(catalog);
+        r = catalog_index_names(catalog);
     if (r < 0)
         return r;
     origin->n_bytes = count_bytes(catalog);
@@ -473,27 +422,4 @@ void catalog_unref(struct catalog *catalog)
     free(catalog->origin);
     domain_unref(catalog->domain);
     free(catalog);
-}
-
-const struct catalog_entry *catalog_find(const struct catalog *catalog, const char *file)
-{
-    auto_free const char **targets = list_targets(catalog->domain);
-    auto_free char *name = NULL;
-    int target = -1;
-    if (!targets || name_parse(file, targets, catalog->domain->n_disks, &name, &target) < 0)
-        return NULL;
-    struct catalog_entry wanted = {.name = name, .disk_idx = target < 0 ? 0 : (size_t)target};
-    const struct catalog_entry *key = &wanted;
-    const struct catalog_entry **found = bsearch(&key, catalog->by_name, catalog->n_entries,
-                                                 sizeof(*catalog->by_name), compare_slots);
-    return found ? *found : NULL;
-}
-
-char *catalog_file_name(const struct catalog *catalog, const struct catalog_entry *entry)
-{
-    char *file = NULL;
-    const char *target = catalog->domain->disks[entry->disk_idx].target;
-    int r = entry->disk_idx == 0 ? asprintf(&file, "%s.raw", entry->name)
-                                 : asprintf(&file, "%s.%s.raw", entry->name, target);
-    return r < 0 ? NULL : file;
 }

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "fs/host/host.h"
+#include "fs/session/name.h"
 #include "fs/session/snapshot.h"
 
 struct catalog_entry {
@@ -25,7 +26,7 @@ struct catalog_entry {
     /* Nothing says when it was changed (no file, or a block device's node): mtime is zero. */
     bool is_undated;
     uint64_t blocks; /* st_blocks, 512 bytes each, by the contract's rule (section 4) */
-    uint64_t ino;    /* stable hash of (domain, target, snapshot) */
+    uint64_t ino;    /* stable hash of (domain, target, snapshot); of the raw view */
     int failure;     /* 0, or the negative errno of the disk's inspection: size is unknown */
     char *reason;    /* what went wrong then; else NULL */
 };
@@ -58,11 +59,18 @@ int catalog_get(struct host *host, struct domain *domain, struct catalog **ret_c
 struct catalog *catalog_ref(struct catalog *catalog);
 void catalog_unref(struct catalog *catalog);
 
-/* The entry that a file name ("now.raw", "now.vdb.raw", "s1.raw") stands for, or NULL. */
+/*
+ * The entry that a file name ("now.raw", "now.vdb.raw", "s1.qcow2") stands for, or NULL;
+ * name_view() tells which view of it.
+ */
 const struct catalog_entry *catalog_find(const struct catalog *catalog, const char *file);
 
-/* The file name that readdir shows for an entry; caller frees; NULL: no memory. */
-char *catalog_file_name(const struct catalog *catalog, const struct catalog_entry *entry);
+/* The file name of a view of an entry; caller frees; NULL: no memory. */
+char *catalog_file_name(const struct catalog *catalog, const struct catalog_entry *entry,
+                        enum view view);
+
+/* The stable inode number of a view of an entry. */
+uint64_t catalog_view_ino(const struct catalog_entry *entry, enum view view);
 
 /* Stable inode numbers for the rest of the tree: a hash of @id and @what ("dir", "status"). */
 uint64_t catalog_ino(const char *id, const char *what);

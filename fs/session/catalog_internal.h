@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What catalog.c (looking at disks) and catalog_cache.c (not looking again) share.
+ * What catalog.c (looking at disks), catalog_names.c (what they are called) and catalog_cache.c
+ * (not looking again) share.
  */
 #pragma once
 
@@ -41,6 +42,22 @@ enum occupancy catalog_judge_raw(int fd, const struct stat *st);
 uint64_t catalog_estimate_blocks(uint64_t guest_size, uint64_t host_blocks,
                                  enum occupancy occupancy);
 uint64_t catalog_hash_ino(const char *const *texts, size_t n);
+
+#define CATALOG_FNV_START 0xcbf29ce484222325u
+
+/* Hashes a text with its end, so that "ab","c" and "a","bc" differ. */
+static inline uint64_t catalog_fnv(uint64_t hash, const char *text)
+{
+    do
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    while (*text++);
+    return hash;
+}
+
+/* catalog_names.c: targets of all disks; caller frees the array, not the strings. */
+const char **catalog_list_targets(const struct domain *domain);
+/* Makes the entries findable by name. 0 or -ENOMEM. */
+int catalog_index_names(struct catalog *catalog);
 
 /*
  * catalog_frozen.c: the external snapshots of one disk, as entries without names yet; their names

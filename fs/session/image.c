@@ -7,6 +7,7 @@
 
 #include "fs/host/file.h"
 #include "qcow/base/cleanup.h"
+#include "qcow/base/thread.h"
 
 struct disk_image {
     /* Immutable once open. */
@@ -14,6 +15,9 @@ struct disk_image {
     int *fds; /* of every file of the chain, for their locks; owned by qcow */
     size_t n_fds;
     bool is_locked;
+
+    struct mutex lock;
+    struct qcow_flat *flat GUARDED_BY(lock); /* once somebody asked for it; stays */
 
     unsigned refs; /* atomic */
 };
@@ -120,6 +124,7 @@ static struct disk_image *create_image(void)
     if (image) {
         image->refs = 1;
         image->is_locked = true;
+        mutex_init(&image->lock);
     }
     return image;
 }
@@ -183,7 +188,9 @@ void disk_image_unref(struct disk_image *image)
 {
     if (!image || __atomic_sub_fetch(&image->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
+    qcow_flat_close(image->flat);
     qcow_close(image->qcow);
+    mutex_fini(&image->lock);
     free(image->fds);
     free(image);
 }
@@ -202,4 +209,36 @@ void disk_image_drop_locks(struct disk_image *image)
 struct qcow_image *disk_image_qcow(struct disk_image *image)
 {
     return image->qcow;
+}
+
+static struct qcow_flat *get_flat(struct disk_image *image)
+{
+    mutex_lock(&image->lock);
+    struct qcow_flat *flat = image->flat;
+    mutex_unlock(&image->lock);
+    return flat;
+}
+
+/*
+ * Several may walk at the same time, and the first to be done is the one for all: holes of a raw
+ * layer may come and go, and who reads one instant must not find two files in it.
+ */
+int disk_image_flatten(struct disk_image *image, bool (*is_cancelled)(void *ctx), void *ctx,
+                       const struct qcow_flat **ret_flat, struct error *err)
+{
+    *ret_flat = get_flat(image);
+    if (*ret_flat)
+        return 0;
+    struct qcow_flat_options options = {.is_cancelled = is_cancelled, .ctx = ctx};
+    struct qcow_flat *flat;
+    int r = qcow_flat_open(image->qcow, &options, &flat, err);
+    if (r < 0)
+        return r;
+    mutex_lock(&image->lock);
+    if (!image->flat)
+        image->flat = take_ptr(flat);
+    *ret_flat = image->flat;
+    mutex_unlock(&image->lock);
+    qcow_flat_close(flat);
+    return 0;
 }

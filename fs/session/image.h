@@ -9,6 +9,7 @@
 
 #include "fs/host/host.h"
 #include "fs/host/qemulock.h"
+#include "qcow/flatten.h"
 #include "qcow/qcow.h"
 
 struct disk_image;
@@ -47,3 +48,11 @@ bool disk_image_is_locked(const struct disk_image *image);
 void disk_image_drop_locks(struct disk_image *image);
 
 struct qcow_image *disk_image_qcow(struct disk_image *image); /* borrowed */
+
+/*
+ * The image as one qcow2 file (qcow/flatten.h), laid out by the first who asks and the same for all
+ * who do; borrowed, as long as the image is held. May take long: @is_cancelled is asked often
+ * (NULL: nobody). As qcow_flat_open().
+ */
+int disk_image_flatten(struct disk_image *image, bool (*is_cancelled)(void *ctx), void *ctx,
+                       const struct qcow_flat **ret_flat, struct error *err);

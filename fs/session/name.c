@@ -201,13 +201,29 @@ int name_snapshots(struct name_request *requests, size_t n, const char *const *t
     return r;
 }
 
+const char *name_suffix(enum view view)
+{
+    return view == VIEW_RAW ? ".raw" : ".qcow2";
+}
+
+static bool has_suffix(const char *file, const char *suffix)
+{
+    size_t len = strlen(file), suffix_len = strlen(suffix);
+    return len > suffix_len && strcmp(file + len - suffix_len, suffix) == 0;
+}
+
+enum view name_view(const char *file)
+{
+    return has_suffix(file, name_suffix(VIEW_QCOW2)) ? VIEW_QCOW2 : VIEW_RAW;
+}
+
 int name_parse(const char *file, const char *const *targets, size_t n_targets, char **ret_name,
                int *ret_target)
 {
-    size_t len = strlen(file);
-    size_t suffix_len = strlen(".raw");
-    if (len <= suffix_len || strcmp(file + len - suffix_len, ".raw") != 0)
+    const char *suffix = name_suffix(name_view(file));
+    if (!has_suffix(file, suffix))
         return -ENOENT;
+    size_t len = strlen(file), suffix_len = strlen(suffix);
     auto_free char *name = strndup(file, len - suffix_len);
     if (!name)
         return -ENOMEM;

@@ -31,13 +31,26 @@ struct name_request {
 int name_snapshots(struct name_request *requests, size_t n, const char *const *targets,
                    size_t n_targets);
 
+/* What a disk of a snapshot is shown as. */
+enum view {
+    VIEW_RAW,   /* ".raw": the guest's bytes */
+    VIEW_QCOW2, /* ".qcow2": the same as one file that stands alone (qcow/flatten.h) */
+};
+
+/* ".raw" or ".qcow2". */
+const char *name_suffix(enum view view);
+
+/* What a file name that name_parse() takes is a view of: by its last suffix. */
+enum view name_view(const char *file);
+
 /*
- * Takes a file name apart: "NAME.raw" or "NAME.TARGET.raw".
+ * Takes a file name apart: "NAME.raw" or "NAME.TARGET.raw", or the same with ".qcow2". Only the
+ * last suffix counts: "x.qcow2.raw" is the raw view of a snapshot called "x.qcow2".
  *
  * @ret_name    NAME; caller frees
  * @ret_target  index into @targets, or -1 if the file name has no target
  *
- * 0, or -ENOENT if it does not end in ".raw".
+ * 0, or -ENOENT if it ends in no such suffix.
  */
 int name_parse(const char *file, const char *const *targets, size_t n_targets, char **ret_name,
                int *ret_target);

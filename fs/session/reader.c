@@ -223,14 +223,71 @@ static int begin(struct reader *reader, struct disk_image **ret_image, struct er
     return 0;
 }
 
-ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t len,
-                    struct error *err)
+/* Who may stop a walk: the asker, and the end of the instant. */
+struct flattening {
+    struct reader *reader;
+    bool (*is_cancelled)(void *ctx);
+    void *ctx;
+};
+
+static bool is_flattening_over(void *arg)
+{
+    const struct flattening *flattening = arg;
+    return (flattening->is_cancelled && flattening->is_cancelled(flattening->ctx)) ||
+           is_over(flattening->reader, NULL) < 0;
+}
+
+int reader_flatten(struct reader *reader, bool (*is_cancelled)(void *ctx), void *ctx,
+                   struct error *err)
 {
     struct disk_image *image = NULL;
     int r = begin(reader, &image, err);
     if (r < 0)
         return r;
-    ssize_t n = qcow_read(disk_image_qcow(image), guest_off, buf, len, err);
+    struct flattening flattening = {reader, is_cancelled, ctx};
+    const struct qcow_flat *flat;
+    r = disk_image_flatten(image, is_flattening_over, &flattening, &flat, err);
+    if (r == 0) {
+        reader->is_flat = true;
+        reader->flat_size = qcow_flat_size(flat);
+        reader->flat_layout = qcow_flat_layout(flat);
+    }
+    disk_image_unref(image);
+    int over = is_over(reader, err);
+    return over < 0 ? over : r;
+}
+
+uint64_t reader_size(const struct reader *reader)
+{
+    return reader->is_flat ? reader->flat_size : reader->attr.guest_size;
+}
+
+uint64_t reader_layout(const struct reader *reader)
+{
+    return reader->flat_layout;
+}
+
+uint64_t reader_max_flat_size(uint64_t guest_size)
+{
+    return qcow_flat_max_size(guest_size);
+}
+
+static ssize_t read_flat(struct disk_image *image, uint64_t off, void *buf, size_t len,
+                         struct error *err)
+{
+    const struct qcow_flat *flat;
+    int r = disk_image_flatten(image, NULL, NULL, &flat, err); /* it is there */
+    return r < 0 ? r : qcow_flat_read(flat, off, buf, len, err);
+}
+
+ssize_t reader_read(struct reader *reader, uint64_t off, void *buf, size_t len, struct error *err)
+{
+    struct disk_image *image = NULL;
+    int r = begin(reader, &image, err);
+    if (r < 0)
+        return r;
+    ssize_t n = reader->is_flat ? read_flat(image, off, buf, len, err)
+                                : qcow_read(disk_image_qcow(image), off, buf, len, err);
     disk_image_unref(image);
     r = is_over(reader, err);
     return r < 0 ? r : n;
@@ -284,26 +341,36 @@ static int seek_all(const struct seek *seek, uint64_t guest_off, uint64_t *ret_o
     return 0;
 }
 
-int reader_seek(struct reader *reader, uint64_t guest_off, int whence,
-                bool (*is_cancelled)(void *ctx), void *ctx, uint64_t *ret_off, struct error *err)
+static int seek_disk(const struct seek *seek, uint64_t off, uint64_t *ret_off, struct error *err)
+{
+    struct seek how = *seek;
+    struct disk_image *image = NULL;
+    int r = begin(seek->reader, &image, err);
+    if (r < 0)
+        return r;
+    how.image = disk_image_qcow(image);
+    r = seek_all(&how, off, ret_off, err);
+    disk_image_unref(image);
+    return r;
+}
+
+int reader_seek(struct reader *reader, uint64_t off, int whence, bool (*is_cancelled)(void *ctx),
+                void *ctx, uint64_t *ret_off, struct error *err)
 {
     if (whence != SEEK_DATA && whence != SEEK_HOLE)
         return error_set(err, -EINVAL, "seek of unknown kind %d", whence);
-    struct disk_image *image = NULL;
-    int r = begin(reader, &image, err);
+    int r = is_over(reader, err);
     if (r < 0)
         return r;
-    struct seek how = {.reader = reader,
-                       .image = disk_image_qcow(image),
-                       .whence = whence,
-                       .is_cancelled = is_cancelled,
-                       .ctx = ctx};
-    if (guest_off >= qcow_size(how.image))
-        r = error_set(err, -ENXIO, "offset %#llx is past the end", (unsigned long long)guest_off);
-    else
-        r = seek_all(&how, guest_off, ret_off, err);
-    disk_image_unref(image);
-    return r;
+    if (off >= reader_size(reader))
+        return error_set(err, -ENXIO, "offset %#llx is past the end", (unsigned long long)off);
+    if (!reader->is_flat) {
+        struct seek seek = {
+            .reader = reader, .whence = whence, .is_cancelled = is_cancelled, .ctx = ctx};
+        return seek_disk(&seek, off, ret_off, err);
+    }
+    *ret_off = whence == SEEK_DATA ? off : reader_size(reader);
+    return 0;
 }
 
 void reader_attr(const struct reader *reader, struct session_attr *ret_attr)

@@ -112,19 +112,37 @@ void registry_open(struct registry *registry, const struct open_request *request
 /* Ends the wait of the request with that ctx with -EINTR; nothing if it was answered already. */
 void registry_cancel(struct registry *registry, void *ctx);
 
-/* Bytes read (short only at the end of the disk) or negative errno; may block on disk I/O. */
-ssize_t reader_read(struct reader *reader, uint64_t guest_off, void *buf, size_t len,
-                    struct error *err);
 /*
- * SEEK_DATA or SEEK_HOLE as lseek(2) has them, with the disk's end as the last hole.
+ * Turns a reader to the disk as one qcow2 file (qcow/flatten.h); before anybody reads from it. May
+ * take long, since the image's tables are walked, and holds no lock meanwhile.
+ *
+ * @is_cancelled  asked often; may be NULL
+ *
+ * 0; -EINTR cancelled; -EFBIG (what no qcow2 file can hold); else as reader_read().
+ */
+int reader_flatten(struct reader *reader, bool (*is_cancelled)(void *ctx), void *ctx,
+                   struct error *err);
+/* Bytes that there are to read: of the disk, or of the file once flattened. Constant then. */
+uint64_t reader_size(const struct reader *reader);
+/* Tells files of one disk apart: qcow_flat_layout(), or 0 unless flattened. */
+uint64_t reader_layout(const struct reader *reader);
+/* The most that reader_size() can be once flattened, for a disk of that many bytes. Pure. */
+uint64_t reader_max_flat_size(uint64_t guest_size);
+
+/* Bytes read (short only at the end of reader_size()) or negative errno; may block on disk I/O. */
+ssize_t reader_read(struct reader *reader, uint64_t off, void *buf, size_t len, struct error *err);
+/*
+ * SEEK_DATA or SEEK_HOLE as lseek(2) has them, with the end as the last hole. A qcow2 file is all
+ * data.
  *
  * @is_cancelled  asked now and then, since a long way may have to be walked; may be NULL
  *
  * 0 and the offset; -ENXIO at and past the end, or no data up to it; -EINTR cancelled; else as
  * reader_read().
  */
-int reader_seek(struct reader *reader, uint64_t guest_off, int whence,
-                bool (*is_cancelled)(void *ctx), void *ctx, uint64_t *ret_off, struct error *err);
+int reader_seek(struct reader *reader, uint64_t off, int whence, bool (*is_cancelled)(void *ctx),
+                void *ctx, uint64_t *ret_off, struct error *err);
+/* Of the disk, flattened or not. */
 void reader_attr(const struct reader *reader, struct session_attr *ret_attr);
 void reader_close(struct reader *reader);
 

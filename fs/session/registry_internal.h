@@ -57,6 +57,10 @@ struct reader {
     char *snapshot; /* NULL for `now` */
     pid_t pid;
 
+    /* Set by reader_flatten(), before reads; constant then. */
+    bool is_flat;
+    uint64_t flat_size, flat_layout;
+
     LIST_ENTRY(reader) link; /* in session->readers or slot->named; the registry's lock */
 
     struct mutex lock;

@@ -235,7 +235,7 @@ static struct timespec undated_mtime(struct state *s, struct tree *tree, const c
     s->tree = own;
     const struct catalog_entry entry = {.is_now = true, .is_undated = true, .guest_size = 512};
     const struct session_peek peek = {.serial = now->serial};
-    assert_int_equal(attr_refresh_raw(tree, now, &entry, &peek, &err), 0);
+    assert_int_equal(attr_refresh_disk(tree, now, &entry, &peek, &err), 0);
     inode_shown(tree->inodes, now, &shown);
     return shown.mtime;
 }

@@ -77,7 +77,7 @@ static inline const struct catalog_entry *find(const struct catalog *catalog, co
 
 static inline void check_file_name(const struct catalog *catalog, size_t idx, const char *want)
 {
-    char *file = catalog_file_name(catalog, &catalog->entries[idx]);
+    char *file = catalog_file_name(catalog, &catalog->entries[idx], VIEW_RAW);
     assert_string_equal(file, want);
     assert_ptr_equal(catalog_find(catalog, file), &catalog->entries[idx]);
     free(file);

@@ -139,7 +139,7 @@ static void check_files(struct frozen *f, struct domain *domain, const char *wan
     struct catalog *catalog = get(f, domain);
     char files[200] = "";
     for (size_t i = 0; i < catalog->n_entries; i++) {
-        char *file = catalog_file_name(catalog, &catalog->entries[i]);
+        char *file = catalog_file_name(catalog, &catalog->entries[i], VIEW_RAW);
         strncat(files, file, sizeof(files) - strlen(files) - 1);
         strncat(files, " ", sizeof(files) - strlen(files) - 1);
         free(file);

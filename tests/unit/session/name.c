@@ -105,10 +105,48 @@ static void takes_file_names_apart(void **state)
     free(name);
 }
 
+static void only_the_last_suffix_says_what_a_file_is(void **state)
+{
+    (void)state;
+    static const char *const with_odd_targets[] = {"vda", "qcow2", "raw"};
+    static const struct {
+        const char *file;
+        enum view view;
+        const char *name;
+        int target;
+    } rows[] = {
+        {"now.qcow2", VIEW_QCOW2, "now", -1},
+        {"now.vda.qcow2", VIEW_QCOW2, "now", 0},
+        {"x.qcow2.raw", VIEW_RAW, "x", 1},
+        {"x.qcow2.qcow2", VIEW_QCOW2, "x", 1},
+        {"x.raw.qcow2", VIEW_QCOW2, "x", 2},
+        {"x%2Eqcow2.raw", VIEW_RAW, "x%2Eqcow2", -1},
+        {"x.raw", VIEW_RAW, "x", -1},
+        {"x.qcow2", VIEW_QCOW2, "x", -1},
+        {"x.qcow.qcow2", VIEW_QCOW2, "x.qcow", -1},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char *name;
+        int target;
+        assert_int_equal(name_parse(rows[i].file, with_odd_targets, 3, &name, &target), 0);
+        if (strcmp(name, rows[i].name) != 0 || target != rows[i].target ||
+            name_view(rows[i].file) != rows[i].view)
+            fail_msg("'%s': '%s', target %d", rows[i].file, name, target);
+        free(name);
+    }
+    char *name;
+    int target;
+    /* Without such a target it is a snapshot's own name. */
+    assert_int_equal(name_parse("x.qcow2.raw", targets, N_TARGETS, &name, &target), 0);
+    assert_string_equal(name, "x.qcow2");
+    free(name);
+}
+
 static void refuses_what_is_no_disk_file(void **state)
 {
     (void)state;
-    static const char *const files[] = {"now", ".raw", "now.qcow2", "", "now.raw ", ".vda.raw"};
+    static const char *const files[] = {"now", ".raw",     ".qcow2",   "now.qcow",
+                                        "",    "now.raw ", ".vda.raw", ".vda.qcow2"};
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
         char *name;
         int target;
@@ -149,11 +187,12 @@ static void long_domain_names_stay_apart(void **state)
 /* A text of bytes that are likely to get in each other's way. */
 static char *random_text(unsigned *seed)
 {
-    static const char *const parts[] = {"s",   "now", ".",  "vda", ".vda",     ".vdb", "@",   "%",
-                                        "%2E", "/",   "\n", "1",   "\xc3\xbc", "\xff", ".raw"};
+    static const char *const parts[] = {"s",        "now",  ".",    "vda",   ".vda", ".vdb",
+                                        "@",        "%",    "%2E",  "/",     "\n",   "1",
+                                        "\xc3\xbc", "\xff", ".raw", ".qcow2"};
     size_t max = rand_r(seed) % 8 == 0 ? 200 : 4;
     size_t n = (size_t)rand_r(seed) % (max + 1);
-    char *text = calloc(n + 1, 4);
+    char *text = calloc(n + 1, sizeof(".qcow2"));
     for (size_t i = 0; text && i < n; i++)
         strcat(text, parts[(size_t)rand_r(seed) % (sizeof(parts) / sizeof(parts[0]))]);
     return text;
@@ -164,12 +203,12 @@ static int compare_texts(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static void check_file(const char *shown, int want_target)
+static void check_file(const char *shown, int want_target, enum view view)
 {
     char file[NAME_FILE_MAX + 1];
-    int len = want_target < 0
-                  ? snprintf(file, sizeof(file), "%s.raw", shown)
-                  : snprintf(file, sizeof(file), "%s.%s.raw", shown, targets[want_target]);
+    const char *dot = want_target < 0 ? "" : ".";
+    const char *shown_target = want_target < 0 ? "" : targets[want_target];
+    int len = snprintf(file, sizeof(file), "%s%s%s%s", shown, dot, shown_target, name_suffix(view));
     assert_true(len > 0 && len < (int)sizeof(file));
     assert_null(strchr(file, '/'));
     assert_int_not_equal(file[0], '.');
@@ -178,6 +217,7 @@ static void check_file(const char *shown, int want_target)
     assert_int_equal(name_parse(file, targets, N_TARGETS, &name, &target), 0);
     assert_string_equal(name, shown);
     assert_int_equal(target, want_target);
+    assert_int_equal(name_view(file), view);
     free(name);
 }
 
@@ -199,7 +239,7 @@ static void any_names_become_unique_files_that_parse_back(void **state)
             assert_true(strlen(shown[i]) + strlen(".sdaa.qcow2") <= NAME_FILE_MAX);
             assert_string_not_equal(shown[i], "now");
             for (int target = -1; target < N_TARGETS; target++)
-                check_file(shown[i], target);
+                check_file(shown[i], target, VIEW_RAW), check_file(shown[i], target, VIEW_QCOW2);
         }
         qsort(shown, NAMES, sizeof(shown[0]), compare_texts);
         for (size_t i = 1; i < NAMES; i++)
@@ -236,6 +276,7 @@ int main(void)
         cmocka_unit_test(later_snapshots_of_one_name_carry_their_id),
         cmocka_unit_test(cuts_long_names_between_characters),
         cmocka_unit_test(takes_file_names_apart),
+        cmocka_unit_test(only_the_last_suffix_says_what_a_file_is),
         cmocka_unit_test(refuses_what_is_no_disk_file),
         cmocka_unit_test(domain_names_are_one_path_component),
         cmocka_unit_test(long_domain_names_stay_apart),

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/fuse/interrupt.h"
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "qcow/base/cleanup.h"
+#include "qcow/base/thread.h"
+
+/* Between two looks at the signals of a thread, each of which costs a few system calls. */
+enum { ASK_INTERVAL_NS = 20 * 1000 * 1000 };
+
+/* A line "NAME:\tHEX" of /proc/PID/status; all bits if there is none. */
+static uint64_t find_signals(const char *status, const char *name)
+{
+    const char *line = strstr(status, name);
+    return line ? strtoull(line + strlen(name), NULL, 16) : UINT64_MAX;
+}
+
+bool interrupt_is_signal(pid_t pid)
+{
+    char path[64], status[4096];
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, status, sizeof(status) - 1);
+    if (n < 0)
+        return true;
+    status[n] = '\0';
+    uint64_t waiting = find_signals(status, "\nSigPnd:") | find_signals(status, "\nShdPnd:");
+    const char *blocked = strstr(status, "\nSigBlk:");
+    return waiting & ~(blocked ? find_signals(blocked, "\nSigBlk:") : 0);
+}
+
+bool interrupt_came(void *interrupt)
+{
+    struct interrupt *self = interrupt;
+    if (!fuse_req_interrupted(self->req))
+        return false;
+    int64_t now_ns = monotonic_ns();
+    if (now_ns < self->ask_ns)
+        return false;
+    self->ask_ns = now_ns + ASK_INTERVAL_NS;
+    return interrupt_is_signal(fuse_req_ctx(self->req)->pid);
+}
