@@ -66,6 +66,7 @@ static void defaults_are_those_of_the_contract(void **state)
     assert_int_equal(o.cold, OPTIONS_COLD_LOCK);
     assert_int_equal(o.quiesce, OPTIONS_QUIESCE_TRY);
     assert_true(o.min_free_len == OPTIONS_MIN_FREE_DEFAULT);
+    assert_int_equal(o.list, OPTIONS_LIST_RAW);
     assert_int_equal(o.format, OPTIONS_FORMAT_NONE);
     assert_int_equal(o.join_s, 60);
     assert_int_equal(o.linger_s, 5);
@@ -147,12 +148,14 @@ static void each_word_has_its_value(void **state)
 {
     (void)state;
     struct options o;
-    check_parses(&o, ARGS("-o", "live=overlay,cold=internal,quiesce=require", "a:", "/m"));
+    check_parses(&o, ARGS("-o", "live=overlay,cold=internal,quiesce=require,list=all", "a:", "/m"));
+    assert_int_equal(o.list, OPTIONS_LIST_ALL);
     assert_int_equal(o.live, OPTIONS_LIVE_OVERLAY);
     assert_int_equal(o.cold, OPTIONS_COLD_INTERNAL);
     assert_int_equal(o.quiesce, OPTIONS_QUIESCE_REQUIRE);
     options_fini(&o);
-    check_parses(&o, ARGS("-o", "live=backup,cold=overlay,quiesce=never", "a:", "/m"));
+    check_parses(&o, ARGS("-o", "live=backup,cold=overlay,quiesce=never,list=qcow2", "a:", "/m"));
+    assert_int_equal(o.list, OPTIONS_LIST_QCOW2);
     assert_int_equal(o.live, OPTIONS_LIVE_BACKUP);
     assert_int_equal(o.cold, OPTIONS_COLD_OVERLAY);
     assert_int_equal(o.quiesce, OPTIONS_QUIESCE_NEVER);
@@ -252,6 +255,7 @@ static void senseless_values_are_errors(void **state)
     check_list_refused("live=", "live: ''");
     check_list_refused("cold=backup", "cold: 'backup' is not lock, internal or overlay");
     check_list_refused("quiesce=yes", "quiesce: 'yes' is not try, require or never");
+    check_list_refused("list=none", "list: 'none' is not raw, qcow2 or all");
     check_list_refused("format=vmdk", "format: 'vmdk' is not raw or qcow2");
     check_list_refused("min_free=5%", "min_free: '5%' is not a number of bytes");
     check_list_refused("min_free=-1", "min_free");

@@ -152,6 +152,57 @@ static void an_opened_node_keeps_its_numbers(void **state)
     assert_int_equal(shown.guest_size, 2);
 }
 
+static void the_views_of_a_disk_have_nodes_of_their_own(void **state)
+{
+    struct inode_spec raw = now_spec("d", "vda", 1), qcow2 = raw;
+    qcow2.kind = INODE_QCOW2;
+    struct inode *first = get(*state, &raw), *second = get(*state, &qcow2);
+    assert_ptr_not_equal(first, second);
+    assert_true(inode_is_disk(first) && inode_is_disk(second));
+    assert_false(inode_is_disk(inode_root(*state)));
+    assert_ptr_equal(get(*state, &qcow2), second);
+}
+
+static void a_qcow2_node_knows_its_file_from_open_on(void **state)
+{
+    struct inode_spec spec = now_spec("d", "vda", 1);
+    spec.kind = INODE_QCOW2;
+    struct inode *inode = get(*state, &spec);
+    struct session_attr a = {.guest_size = 1}, shown;
+    struct inode_flat flat = {.size = 7, .layout = 8};
+    assert_int_equal(inode_flat(*state, inode).size, 0);
+    assert_true(inode_freeze_flat(*state, inode, &a, &flat));
+    assert_true(inode_freeze_flat(*state, inode, &a, &flat));
+    assert_true(inode_shown(*state, inode, &shown));
+    assert_int_equal(inode_flat(*state, inode).size, 7);
+    assert_ptr_equal(get(*state, &spec), inode);
+}
+
+/* The page cache of the old one may be full of it, and it may be open. */
+static void another_file_gets_another_node(void **state)
+{
+    struct inode_spec spec = now_spec("d", "vda", 1);
+    spec.kind = INODE_QCOW2;
+    struct session_attr a = {.guest_size = 1};
+    struct inode_flat flats[] = {{7, 8}, {7, 9}, {6, 9}};
+    struct inode *inodes[3];
+    for (unsigned i = 0; i < 3; i++) {
+        inodes[i] = get(*state, &spec);
+        assert_true(inode_freeze_flat(*state, inodes[i], &a, &flats[i]));
+        assert_false(inode_freeze_flat(*state, inodes[i], &a, &flats[(i + 1) % 3]));
+        assert_int_equal(inode_flat(*state, inodes[i]).layout, flats[i].layout);
+        for (unsigned j = 0; j < i; j++)
+            assert_ptr_not_equal(inodes[j], inodes[i]);
+    }
+    /* A second time does no harm, and they can be forgotten in any order. */
+    assert_false(inode_freeze_flat(*state, inodes[1], &a, &flats[0]));
+    assert_int_equal(inode_table_count(*state), 3);
+    inode_forget(*state, inodes[1], 1);
+    inode_forget(*state, inodes[2], 1);
+    inode_forget(*state, inodes[0], 1);
+    assert_int_equal(inode_table_count(*state), 0);
+}
+
 static void thousands_of_nodes_are_found_again(void **state)
 {
     enum { N = 5000 };
@@ -182,6 +233,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_external_snapshot_made_anew_has_another_node, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(an_opened_node_keeps_its_numbers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_views_of_a_disk_have_nodes_of_their_own, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_qcow2_node_knows_its_file_from_open_on, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(another_file_gets_another_node, set_up, tear_down),
         cmocka_unit_test_setup_teardown(thousands_of_nodes_are_found_again, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
