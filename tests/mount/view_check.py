@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import stat
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -127,6 +128,17 @@ def check_view(path, oracle_path, view, seed):
     if (before.st_ino, before.st_blocks) != (after.st_ino, after.st_blocks):
         raise Difference(f"inode or blocks moved while reading: {before} {after}")
     return n
+
+
+def check_flat(path, oracle_path):
+    """Raises Difference unless QEMU finds a sound image there with the bytes of the oracle."""
+    for argv in (["check", "-q", "-f", "qcow2", path],
+                 ["compare", "-q", "-f", "qcow2", "-F", "raw", path, oracle_path]):
+        done = subprocess.run(["qemu-img", *argv], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True)
+        if done.returncode != 0:
+            raise Difference(f"qemu-img {argv[0]}: status {done.returncode}, "
+                             f"{(done.stdout + done.stderr).strip()}")
 
 
 def first_difference(got, wanted):
