@@ -83,7 +83,10 @@ for domain in "${domains[@]}"; do
     assert_eq "$(stat -c %s "$now")" $((32 << 20)) "$domain: size before"
     mtime=$(stat -c %y "$now")
 
-    exec {fd}<"$now"
+    # Laid out before the guest fills holes, which the hypervisor's map may show.
+    flat=${now%.raw}.qcow2
+    exec {fd}<"$now" {flat_fd}<"$flat"
+    flat_size=$(stat -c %s "$flat")
     assert_eq "$(status_value "$domain" 's["instants"][0]["method"]')" backup method
     assert_eq "$(stat -c %y "$now")" "$mtime" "$domain: mtime of the instant"
     assert_xml_is_same "$domain" 'during the backup'
@@ -96,7 +99,11 @@ for domain in "${domains[@]}"; do
     check_bytes "$now" 32 1 0 4 2 20 1
     assert_eq "$(first_hole "$now")" $((4 << 20)) "$domain: first hole"
     assert_eq "$(hole_end "$now" $((4 << 20)))" $((20 << 20)) "$domain: end of the hole"
-    exec {fd}<&-
+    # 5 MiB of data in one L2 table.
+    assert_eq "$flat_size" $(((5 + 80) * 65536)) "$domain: size of now.qcow2"
+    assert_flat_is_same "$domain"
+    assert_eq "$(stat -c %s "$flat")" "$flat_size" "$domain: size of now.qcow2 afterwards"
+    exec {fd}<&- {flat_fd}<&-
     no_instant "$domain"
     assert_xml_is_same "$domain" 'after the backup'
     assert_no_leftovers "$domain"

@@ -32,7 +32,7 @@ for kind in qcow2 raw chain; do
     virsh dumpxml --inactive $kind >"$T/inactive.xml"
     files=$(probe list "$T/disks")
 
-    exec {fd}<"$now"
+    exec {fd}<"$now" {flat}<"${now%.raw}.qcow2"
     assert_eq "$(status_value $kind 's["instants"][0]["method"]')" overlay method
     guest_io $kind 0 'write -P 3 0 8M' 'write -P 4 31M 1M' flush
     python3 - "$now" <<'PY'
@@ -45,7 +45,8 @@ if data != wanted:
     sys.exit(f"byte {at} is {data[at]}, at the instant it was {wanted[at]}")
 PY
     guest_io $kind 0 'write -P 5 16M 1M' flush
-    exec {fd}<&-
+    assert_flat_is_same $kind
+    exec {fd}<&- {flat}<&-
     wait_until_merged $kind
 
     assert_eq "$(probe list "$T/disks")" "$files" "$kind: files beside the image"

@@ -97,6 +97,14 @@ guest_io() {
     done
 }
 
+# now.qcow2 is sound and has the bytes of now.raw, in one instant: somebody holds that open.
+assert_flat_is_same() {
+    local d=$MNT/$1/snapshots
+    qemu-img check -q -f qcow2 "$d/now.qcow2" || fail "$1: now.qcow2 is not sound"
+    qemu-img compare -q -f qcow2 -F raw "$d/now.qcow2" "$d/now.raw" || fail "$1: the views differ"
+    assert_eq "$(status_value "$1" 'len(s["instants"])')" 1 "$1: instants"
+}
+
 domain_state() {
     status_value "$1" 's["state"]'
 }

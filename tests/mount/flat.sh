@@ -187,3 +187,38 @@ wait_for 30 n_readers 1 || fail 'nobody reads'
 kill -TERM "$PID"
 mount_wait_end 0
 assert_match "$(cat "$T/slow.out")" 'Input/output error' 'what cat said at the end'
+
+# Holes that are data once they were read, as of allocated clusters that nobody has written to: an
+# open file stays what it is, for those who come later, too; afterwards it is another file, and a
+# snapshot's node does not show the old one's pages for it.
+mkdir "$T/unwritten"
+cd "$T/unwritten"
+for file in base.raw alone.raw; do
+    fallocate -l 10M $file
+    qemu-io -f raw -c 'write -P 5 3M 64k' $file >/dev/null
+done
+qemu-img create -q -f qcow2 -F raw -b base.raw top.qcow2
+qemu-io -f qcow2 -c 'write -P 6 8M 64k' top.qcow2 >/dev/null
+qemu-img snapshot -c s1 top.qcow2
+cd "$T"
+mount_start "dir:$T/unwritten"
+check_twice() {
+    local flat=$1 raw=${1%.qcow2}.raw size kept
+    exec {kept}<"$flat"
+    size=$(stat -c %s "$flat")
+    cat "$T/unwritten/$2" >/dev/null
+    qemu-img compare -q -f qcow2 -F raw "$flat" "$raw" || fail "$flat: another disk"
+    if [[ $flat == */now.qcow2 ]]; then
+        assert_eq "$(stat -c %s "$flat")" "$size" "size of $flat"
+    fi
+    cat <&"$kept" >"$T/kept.qcow2"
+    assert_eq "$(stat -c %s "$T/kept.qcow2")" "$size" "size of a copy of $flat"
+    qemu-img check -q -f qcow2 "$T/kept.qcow2" || fail "$flat: not sound"
+    qemu-img compare -q -f qcow2 -F raw "$T/kept.qcow2" "$raw" || fail "$flat: a wrong copy"
+    exec {kept}<&-
+    qemu-img check -q -f qcow2 "$flat" || fail "$flat: not sound at the end"
+    qemu-img compare -q -f qcow2 -F raw "$flat" "$raw" || fail "$flat: another disk at the end"
+}
+check_twice "$MNT/alone.raw/snapshots/now.qcow2" alone.raw
+check_twice "$MNT/top.qcow2/snapshots/s1.qcow2" base.raw
+mount_stop
