@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "qcow/base/bytes.h"
+#include "qcow/flat_bits.h"
 #include "qcow/format.h"
 #include "qcow/image_internal.h"
 
@@ -40,68 +41,6 @@ struct flat_map {
     size_t n_groups;
     struct group *groups; /* and one more at the end, for its sums */
 };
-
-/* ---- Bits of a group: cluster n is bit n % 64 of word n / 64 ---- */
-
-enum { WORD_BITS = 64, WORD_LEN = 8 };
-
-static uint64_t get_word(const uint8_t *bits, uint64_t idx)
-{
-    uint64_t word;
-    memcpy(&word, bits + idx * WORD_LEN, WORD_LEN);
-    return word;
-}
-
-static void or_word(uint8_t *bits, uint64_t idx, uint64_t more)
-{
-    uint64_t word = get_word(bits, idx) | more;
-    memcpy(bits + idx * WORD_LEN, &word, WORD_LEN);
-}
-
-/* The lowest @n bits, @n below 64. */
-static uint64_t low_mask(uint64_t n)
-{
-    return (1ULL << n) - 1;
-}
-
-static void set_bits(uint8_t *bits, uint64_t first, uint64_t end)
-{
-    while (first < end) {
-        uint64_t from = first % WORD_BITS;
-        uint64_t n = min_u64(end - first, WORD_BITS - from);
-        or_word(bits, first / WORD_BITS, (n == WORD_BITS ? ~0ULL : low_mask(n)) << from);
-        first += n;
-    }
-}
-
-static bool get_bit(const uint8_t *bits, uint64_t n)
-{
-    return get_word(bits, n / WORD_BITS) >> (n % WORD_BITS) & 1;
-}
-
-/* How many of the first @end bits are set. */
-static uint64_t count_bits(const uint8_t *bits, uint64_t end)
-{
-    uint64_t n = 0;
-    for (uint64_t i = 0; i < end / WORD_BITS; i++)
-        n += (uint64_t)__builtin_popcountll(get_word(bits, i));
-    if (end % WORD_BITS)
-        n += (uint64_t)__builtin_popcountll(get_word(bits, end / WORD_BITS) &
-                                            low_mask(end % WORD_BITS));
-    return n;
-}
-
-/* The place of the set bit number @n, which exists. */
-static uint64_t nth_bit(const uint8_t *bits, uint64_t n)
-{
-    uint64_t idx = 0;
-    uint64_t word = get_word(bits, 0);
-    for (uint64_t here; (here = (uint64_t)__builtin_popcountll(word)) <= n; n -= here)
-        word = get_word(bits, ++idx);
-    for (; n > 0; n--)
-        word &= word - 1;
-    return idx * WORD_BITS + (uint64_t)__builtin_ctzll(word);
-}
 
 /* ---- Groups ---- */
 
@@ -137,7 +76,7 @@ static struct findings judge_bits(const struct flat_map *map, const uint8_t *bit
     struct findings found = {0};
     unsigned words_of_table = map->table_bits - 6;
     for (uint64_t i = 0; i < group_len(map) / WORD_LEN; i++) {
-        uint64_t word = get_word(bits, i);
+        uint64_t word = bits_get_word(bits, i);
         if (word)
             found.present |= 1ULL << (i >> words_of_table);
         found.n_data += (uint64_t)__builtin_popcountll(word);
@@ -153,7 +92,7 @@ static void mark(const struct flat_map *map, uint8_t *bits, uint64_t guest_off, 
     uint64_t mask = count_group_clusters(map) - 1;
     uint64_t first = guest_off >> map->cluster_bits;
     uint64_t last = (guest_off + len - 1) >> map->cluster_bits;
-    set_bits(bits, first & mask, (last & mask) + 1);
+    bits_set(bits, first & mask, (last & mask) + 1);
 }
 
 /* ---- The first walk ---- */
@@ -213,7 +152,7 @@ static int add_full_group(struct walk *walk, size_t group_idx, struct error *err
     uint64_t n_tables = count_group_clusters(map) >> map->table_bits;
     map->groups[group_idx] = (struct group){
         .data_before = count_group_clusters(map),
-        .present = n_tables == GROUP_TABLES_MAX ? ~0ULL : low_mask(n_tables),
+        .present = n_tables == GROUP_TABLES_MAX ? ~0ULL : bits_low_mask(n_tables),
         .sum = full_sum,
     };
     return count_more(walk, count_group_clusters(map), err);
@@ -420,7 +359,7 @@ bool flat_map_find_table(const struct flat_map *map, uint64_t l1_idx, uint64_t *
     const struct group *group = &map->groups[l1_idx >> shift];
     uint64_t idx = l1_idx & ((1ULL << shift) - 1);
     *ret_n_before =
-        group->tables_before + (uint64_t)__builtin_popcountll(group->present & low_mask(idx));
+        group->tables_before + (uint64_t)__builtin_popcountll(group->present & bits_low_mask(idx));
     return group->present >> idx & 1;
 }
 
@@ -465,10 +404,10 @@ int flat_map_nth_data(const struct flat_map *map, uint64_t n, uint64_t max, uint
     int r = get_bits(map, group_idx, &bits, &ref, err);
     if (r < 0)
         return r;
-    uint64_t place = bits ? nth_bit(bits, in_group) : in_group;
+    uint64_t place = bits ? bits_find_nth(bits, in_group) : in_group;
     uint64_t n_run = 1;
     max = min_u64(max, n_left);
-    while (n_run < max && (!bits || get_bit(bits, place + n_run)))
+    while (n_run < max && (!bits || bits_test(bits, place + n_run)))
         n_run++;
     put_bits(map, &ref);
     *ret_idx = ((uint64_t)group_idx << map->group_bits) + place;
@@ -490,7 +429,7 @@ int flat_map_begin(const struct flat_map *map, uint64_t l1_idx, uint64_t l2_idx,
         return r;
     uint64_t n_here = min_u64(cursor.bit, cursor.end);
     cursor.n_before = map->groups[group_idx].data_before +
-                      (cursor.bits ? count_bits(cursor.bits, n_here) : n_here);
+                      (cursor.bits ? bits_count(cursor.bits, n_here) : n_here);
     *ret_cursor = cursor;
     return 0;
 }
@@ -498,7 +437,7 @@ int flat_map_begin(const struct flat_map *map, uint64_t l1_idx, uint64_t l2_idx,
 bool flat_map_step(struct flat_cursor *cursor)
 {
     uint64_t bit = cursor->bit++;
-    bool has_data = bit < cursor->end && (!cursor->bits || get_bit(cursor->bits, bit));
+    bool has_data = bit < cursor->end && (!cursor->bits || bits_test(cursor->bits, bit));
     cursor->n_before += has_data;
     return has_data;
 }

@@ -85,7 +85,9 @@ check_flat() {
 n_copies=0
 mount_start "dir:$T/images"
 for d in "$MNT"/*/snapshots; do
-    ! ls "$d" | grep '\.qcow2$' || fail "listed in $d"
+    for flat in "$d"/*.qcow2; do
+        [[ ! -e $flat ]] || fail "$flat is listed"
+    done
     for raw in "$d"/*.raw; do
         check_flat "${raw%.raw}.qcow2" "$raw"
     done
