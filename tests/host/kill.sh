@@ -204,7 +204,9 @@ use_instant() {
         exec {fd}<&-
     elif grep -q 'Duplicate nodes with node-name' "$LOG"; then
         # A libvirtd that was killed counts from a number that QEMU has nodes of; only another QEMU helps.
-        domain_destroy guest
+        wait_for 1 is_dead || true # its killer may be about to kill libvirtd, too
+        keep_libvirtd
+        domain_destroy guest 2>/dev/null || true
         start_guest
     elif ! is_dead; then
         wait_for 5 is_dead || fail "the open failed: $(tail -n 5 "$LOG")"
