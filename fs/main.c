@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "fs/alive.h"
+#include "fs/cloud.h"
 #include "fs/daemon.h"
 #include "fs/fuse/mount.h"
 #include "fs/fuse/mountpoint.h"
@@ -61,6 +62,7 @@ struct program {
     struct stamps *stamps;
     struct mount *mount;
     struct alive *alive;
+    struct cloud cloud;
     unsigned n_refused; /* leftovers that nobody but a person can judge */
 };
 
@@ -207,6 +209,9 @@ static int attach_mount(struct program *p, struct error *err)
                  .list = tree_lists[p->options.list]},
         .source = p->options.source,
         .mountpoint = p->options.mountpoint,
+        .glance = p->cloud.glance,
+        .no_glance = p->cloud.refusal.code < 0 ? p->cloud.refusal.text : NULL,
+        .max_uploads = p->options.max_uploads,
         .allow_other = p->options.allow_other,
         .is_ro = p->options.is_ro,
         .is_debug = p->options.is_debug,
@@ -225,7 +230,8 @@ static void begin_alive(struct program *p)
 
 static int start(struct program *p, struct error *err)
 {
-    if (qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
+    if (cloud_start(&p->cloud, p->options.timeout_s, err) < 0 ||
+        qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
         return EXIT_SYSTEM;
     int status = open_host(p, err);
     if (status != EXIT_FINE)
@@ -244,6 +250,7 @@ static int start(struct program *p, struct error *err)
 static void stop(void *ctx)
 {
     struct program *p = ctx;
+    mount_end_uploads(p->mount);
     registry_shutdown(p->registry);
     mount_stop(p->mount);
 }
@@ -309,9 +316,12 @@ static int serve(struct program *p, struct error *err)
 
 static void tear_down(struct program *p)
 {
+    if (p->mount)
+        mount_end_uploads(p->mount);
     if (p->registry)
         registry_shutdown(p->registry);
     mount_close(p->mount);
+    cloud_end(&p->cloud);
     set_relay(&p->relay, NULL);
     if (p->registry)
         registry_destroy(p->registry);
@@ -351,6 +361,10 @@ static int run(struct program *p)
 {
     struct error err = {0};
     signals_block();
+    if (cloud_load(p->options.cloud, &p->cloud, &err) < 0) {
+        log_error("%s", err.text);
+        return EXIT_SYSTEM;
+    }
     if (!p->options.is_foreground && daemon_fork(&p->daemon, &err) < 0) {
         log_error("%s", err.text);
         return EXIT_SYSTEM;

@@ -18,6 +18,8 @@ enum { DURATION_MAX_S = 315360000 };
 enum { TIMEOUT_MAX_S = 2592000 };
 /* More instants than any host has domains. */
 enum { MAX_OPEN_MAX = 1000000 };
+/* Each holds an instant and a connection, and reads a disk as fast as it can. */
+enum { MAX_UPLOADS_MAX = 1000 };
 /* No file system is larger, and sums cannot overflow. */
 static const uint64_t min_free_max = 1ULL << 62;
 
@@ -202,6 +204,27 @@ static int set_max_open(const struct option_value *v, struct error *err)
     return r;
 }
 
+static int set_max_uploads(const struct option_value *v, struct error *err)
+{
+    uint64_t number = 0;
+    int r = parse_number(v, 10, 1, MAX_UPLOADS_MAX, &number, err);
+    if (r == 0)
+        v->options->max_uploads = (unsigned)number;
+    return r;
+}
+
+static int set_cloud(const struct option_value *v, struct error *err)
+{
+    if (!*v->text)
+        return error_set(err, -EINVAL, "option %s: the name of a cloud is missing", v->name);
+    char *cloud = strdup(v->text);
+    if (!cloud)
+        return error_set(err, -ENOMEM, "out of memory");
+    free(v->options->cloud);
+    v->options->cloud = cloud;
+    return 0;
+}
+
 static int parse_bytes(const struct option_value *v, uint64_t max, uint64_t *ret_len,
                        struct error *err)
 {
@@ -373,6 +396,8 @@ static const struct option known[] = {
     {"max_hold", true, set_max_hold},
     {"timeout", true, set_timeout},
     {"max_open", true, set_max_open},
+    {"max_uploads", true, set_max_uploads},
+    {"cloud", true, set_cloud},
     {"min_free", true, set_min_free},
     {"cache", true, set_cache},
     {"backing_dir", true, add_backing_dir},

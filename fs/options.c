@@ -219,6 +219,7 @@ int options_parse(int argc, char *const *argv, struct options *ret_options, stru
         .max_hold_s = 86400,
         .timeout_s = 30,
         .max_open = 16,
+        .max_uploads = 2,
         .cache_len = 64 << 20,
         .min_free_len = OPTIONS_MIN_FREE_DEFAULT,
         .uid = geteuid(),
@@ -242,6 +243,7 @@ void options_fini(struct options *options)
     for (size_t i = 0; i < options->n_backing_dirs; i++)
         free(options->backing_dirs[i]);
     free(options->backing_dirs);
+    free(options->cloud);
     free(options->scratch_dir);
     free(options->state_dir);
     *options = (struct options){0};
@@ -275,6 +277,9 @@ void options_print_help(FILE *to)
           "  linger=TIME         an instant outlives its last close by this (5s)\n"
           "  max_hold=TIME       an instant ends after this (24h)\n"
           "  max_open=N          instants at once (16)\n"
+          "  max_uploads=N       uploads at once, others are queued (2)\n"
+          "  cloud=NAME          the cloud of clouds.yaml to upload to (OS_CLOUD, or the OS_*\n"
+          "                      environment)\n"
           "  min_free=BYTES      kept free where files grow (5 %, but 1G to 20G)\n"
           "  timeout=TIME        for calls that answer at once (30s)\n"
           "  cache=BYTES         memory for tables and clusters (64M)\n"

@@ -49,7 +49,8 @@ struct options {
     enum options_list list;
     enum options_format format;
     unsigned join_s, linger_s, max_hold_s, timeout_s;
-    unsigned max_open;
+    unsigned max_open, max_uploads;
+    char *cloud;           /* in clouds.yaml, or NULL: what the environment says */
     uint64_t cache_len;    /* bytes */
     uint64_t min_free_len; /* bytes, or OPTIONS_MIN_FREE_DEFAULT */
     char **backing_dirs;   /* absolute */

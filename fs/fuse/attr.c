@@ -109,10 +109,12 @@ static int get_domain_dir(struct tree *tree, const struct inode *inode, struct t
     r = attr_find_stamp(tree, inode->domain_id, "", hash_of_parts(domain), &mtime, err);
     if (r < 0)
         return r;
-    if (inode->kind == INODE_STATUS)
-        fill_file(tree, inode, 0, mtime, attr); /* as in /proc; its text is made at open */
-    else
+    if (inode->kind == INODE_DOMAIN)
         fill_dir(tree, inode, mtime, attr);
+    else
+        fill_file(tree, inode, 0, mtime, attr); /* as in /proc; its text is made at open */
+    if (inode->kind == INODE_UPLOAD)
+        attr->st.st_mode |= S_IWUSR & ~tree->config.umask;
     return 0;
 }
 
@@ -276,6 +278,7 @@ int attr_get(struct tree *tree, struct inode *inode, struct tree_attr *ret_attr,
         return get_root(tree, inode, ret_attr, err);
     case INODE_DOMAIN:
     case INODE_STATUS:
+    case INODE_UPLOAD:
         return get_domain_dir(tree, inode, ret_attr, err);
     case INODE_SNAPSHOTS:
         return get_snapshots_dir(tree, inode, ret_attr, err);

@@ -266,17 +266,23 @@ static void open_done(void *ctx, int result, struct reader *reader, const struct
     answer(pending, result, reader, &failure);
 }
 
-static int find_disk(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
-                     const struct disk **ret_disk)
+int file_describe(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
+                  struct open_request *ret_request, struct error *err)
 {
     auto_domain struct domain *domain = NULL;
-    int r = tree_domain(tree, inode, &domain, NULL);
+    int r = tree_domain(tree, inode, &domain, err);
     if (r < 0)
         return r;
     const struct disk *disk = domain_find_disk(domain, inode->target);
     if (!disk)
-        return -ESTALE;
-    *ret_disk = disk;
+        return error_set(err, -ESTALE, "the disk is gone");
+    *ret_request = (struct open_request){
+        .domain = domain,
+        .disk = disk,
+        .snapshot = inode->is_now ? NULL : &inode->snapshot,
+        .serial = inode->serial,
+    };
+    inode_shown(tree->inodes, inode, &ret_request->shown);
     *ret_domain = take_ptr(domain);
     return 0;
 }
@@ -286,25 +292,16 @@ void file_open(struct file_table *table, fuse_req_t req, struct inode *inode,
 {
     struct tree *tree = table->tree;
     auto_domain struct domain *domain = NULL;
-    struct open_request request = {
-        .snapshot = inode->is_now ? NULL : &inode->snapshot,
-        .serial = inode->serial,
-        .pid = fuse_req_ctx(req)->pid,
-        .done = open_done,
-        .is_cancelled = is_open_cancelled,
-    };
-    int r = find_disk(tree, inode, &domain, &request.disk);
-    if (r < 0) {
-        reply_status(req, r);
-        return;
-    }
-    struct pending *pending = create_pending(table, req, inode, fi);
+    struct open_request request;
+    int r = file_describe(tree, inode, &domain, &request, NULL);
+    struct pending *pending = r < 0 ? NULL : create_pending(table, req, inode, fi);
     if (!pending) {
-        reply_status(req, -ENOMEM);
+        reply_status(req, r < 0 ? r : -ENOMEM);
         return;
     }
-    inode_shown(tree->inodes, inode, &request.shown);
-    request.domain = domain;
+    request.pid = fuse_req_ctx(req)->pid;
+    request.done = open_done;
+    request.is_cancelled = is_open_cancelled;
     request.ctx = pending;
     /* Before the request is handed over: afterwards it may be gone. */
     fuse_req_interrupt_func(req, interrupt_open, table);

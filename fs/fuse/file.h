@@ -21,6 +21,14 @@ int file_table_create(struct tree *tree, struct handle_table *handles,
  */
 void file_table_destroy(struct file_table *table);
 
+/*
+ * What an open of a .raw node asks the registry for; pid, done, is_cancelled and ctx are the
+ * caller's to set. @ret_request borrows from @inode and from @ret_domain, which is a reference.
+ * 0; -ESTALE the domain or the disk is gone.
+ */
+int file_describe(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
+                  struct open_request *ret_request, struct error *err);
+
 void file_open(struct file_table *table, fuse_req_t req, struct inode *inode,
                const struct fuse_file_info *fi);
 void file_read(struct file_table *table, fuse_req_t req, const struct inode *inode, size_t len,

@@ -99,6 +99,9 @@ static char *make_key(const struct inode_spec *spec)
     case INODE_STATUS:
         r = asprintf(&key, "%d/%s", spec->kind, spec->domain_id);
         break;
+    case INODE_UPLOAD:
+        r = asprintf(&key, "%d/%" PRIu64 "/%s", spec->kind, spec->serial, spec->domain_id);
+        break;
     case INODE_XML:
         /* With the time: a text that came back has been new a second time. */
         r = asprintf(&key, "%d/%016" PRIx64 "/%lld.%09ld/%s", spec->kind, spec->text_hash,

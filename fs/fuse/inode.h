@@ -25,6 +25,7 @@ enum inode_kind {
     INODE_QCOW2,     /* /DOMAIN/snapshots/NAME.qcow2 */
     INODE_XML,       /* /DOMAIN/domain.xml */
     INODE_STATUS,    /* /DOMAIN/status */
+    INODE_UPLOAD,    /* /DOMAIN/upload */
 };
 
 struct inode_table;
@@ -69,7 +70,7 @@ struct inode_spec {
     const char *target;
     const char *top_path;                  /* of the disk */
     const struct named_snapshot *snapshot; /* NULL for an instant */
-    uint64_t serial;                       /* of the instant */
+    uint64_t serial;                       /* of the instant; UPLOAD: no two have the same */
     /* XML: */
     struct domain *record;
     uint64_t text_hash;

@@ -18,6 +18,12 @@
  */
 bool interrupt_is_signal(pid_t pid);
 
+/*
+ * The same, but only of signals that end programs unless they are caught: for work that a shell is
+ * not to lose because its window was resized, or another child of it has ended.
+ */
+bool interrupt_is_end(pid_t pid);
+
 /* For long work on a request; zeroed but for req. */
 struct interrupt {
     fuse_req_t req;
@@ -29,3 +35,5 @@ struct interrupt {
  * after an interrupt that meant nothing, since the kernel does not send a second one.
  */
 bool interrupt_came(void *interrupt);
+/* Likewise, once it is interrupt_is_end(). */
+bool interrupt_ends(void *interrupt);

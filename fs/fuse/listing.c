@@ -123,6 +123,7 @@ static int list_domain(const struct domain *domain, struct tree_listing *listing
         {"snapshots", INODE_SNAPSHOTS, S_IFDIR},
         {"domain.xml", INODE_XML, S_IFREG},
         {"status", INODE_STATUS, S_IFREG},
+        {"upload", INODE_UPLOAD, S_IFREG},
     };
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         if (parts[i].kind == INODE_XML && !domain->xml)

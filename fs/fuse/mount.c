@@ -11,6 +11,7 @@
 #include "fs/fuse/buffer.h"
 #include "fs/fuse/mountpoint.h"
 #include "fs/fuse/ops.h"
+#include "fs/fuse/upload_source.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 
@@ -119,12 +120,25 @@ static int attach(struct mount *mount, const struct mount_config *config, struct
     return 0;
 }
 
+static int create_uploads(struct mount *mount, const struct mount_config *config)
+{
+    struct uploads_config uploads = {
+        .glance = config->glance,
+        .refusal = config->no_glance,
+        .max_running = config->max_uploads,
+        .source = upload_source_make(mount->context.tree),
+    };
+    return uploads_create(&uploads, &mount->context.uploads);
+}
+
 static int create_context(struct mount *mount, const struct mount_config *config, struct error *err)
 {
     struct ops_context *context = &mount->context;
     int r = tree_create(&config->tree, &context->tree);
     if (r == 0)
         r = file_table_create(context->tree, &context->handles, &context->files);
+    if (r == 0)
+        r = create_uploads(mount, config);
     return r < 0 ? error_set(err, r, "out of memory") : 0;
 }
 
@@ -222,6 +236,15 @@ bool mount_is_detached(const struct mount *mount)
     return mount->dev != 0 && !mountpoint_is_attached(mount->dev);
 }
 
+void mount_end_uploads(struct mount *mount)
+{
+    struct uploads *uploads = mount->context.uploads;
+    size_t n = uploads_count(uploads);
+    if (n > 0)
+        log_warn("%zu uploads have not ended: they are cancelled, and their images deleted", n);
+    uploads_shutdown(uploads);
+}
+
 void mount_stop(struct mount *mount)
 {
     mutex_lock(&mount->lock);
@@ -241,6 +264,7 @@ void mount_close(struct mount *mount)
     handle_table_fini(&mount->context.handles);
     if (mount->session)
         fuse_session_destroy(mount->session);
+    uploads_destroy(mount->context.uploads);
     tree_destroy(mount->context.tree);
     cond_fini(&mount->changed);
     mutex_fini(&mount->lock);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "fs/fuse/tree.h"
+#include "fs/glance/upload.h"
 #include "qcow/base/error.h"
 
 struct mount;
@@ -16,6 +17,9 @@ struct mount_config {
     struct tree_config tree;
     const char *source;     /* shown as the mount's source */
     const char *mountpoint; /* absolute */
+    struct glance *glance;  /* uploads go there; borrowed until mount_close(); NULL: nowhere */
+    const char *no_glance;  /* why there is none, if that is no wish; borrowed likewise */
+    unsigned max_uploads;   /* at once, at least 1 */
     bool allow_other, is_ro;
     bool is_debug; /* libfuse logs each request */
     bool is_single_thread;
@@ -37,11 +41,17 @@ int mount_serve(struct mount *mount, struct error *err);
  */
 bool mount_is_detached(const struct mount *mount);
 
+/*
+ * Cancels the uploads that have not ended, and waits until their images are deleted. No new ones
+ * from now on. Before registry_shutdown(), so that they end by themselves. May be called again.
+ */
+void mount_end_uploads(struct mount *mount);
+
 /* Makes mount_serve() return, also if it is only about to begin; waits for that. Other threads. */
 void mount_stop(struct mount *mount);
 
 /*
  * Unmounts (lazily, if still in use), waits for opens that still wait, closes what is open. After
- * registry_shutdown(). NULL is fine.
+ * mount_end_uploads() and registry_shutdown(). NULL is fine.
  */
 void mount_close(struct mount *mount);

@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 
 #include "fs/fuse/attr.h"
+#include "fs/fuse/control.h"
 #include "fs/fuse/dir.h"
 #include "fs/fuse/text.h"
 #include "fs/log.h"
@@ -110,12 +111,15 @@ static void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
 {
     struct ops_context *context = get_context(req);
     struct inode *inode = get_inode(req, nodeid);
-    if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC)
+    bool is_write = (fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC;
+    if (is_write && inode->kind != INODE_UPLOAD) {
         reply_status(req, -EACCES);
-    else if (inode_is_disk(inode))
+    } else if (inode_is_disk(inode)) {
         file_open(context->files, req, inode, fi);
-    else
-        text_open(context->tree, &context->handles, req, inode, fi);
+    } else {
+        struct text_context texts = {context->tree, context->uploads, &context->handles};
+        text_open(&texts, req, inode, fi);
+    }
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t len, off_t off,
@@ -126,6 +130,19 @@ static void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t len, off_t off,
         file_read(get_context(req)->files, req, inode, len, off, fi);
     else
         text_read(req, len, off, fi);
+}
+
+/* The offset does not matter: each write is a line of its own. */
+static void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *bytes, size_t len, off_t off,
+                     struct fuse_file_info *fi)
+{
+    (void)off, (void)fi;
+    struct ops_context *context = get_context(req);
+    struct inode *inode = get_inode(req, nodeid);
+    if (inode->kind == INODE_UPLOAD)
+        control_write(context->tree, context->uploads, req, inode, bytes, len);
+    else
+        reply_status(req, -EBADF);
 }
 
 static void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t off, int whence,
@@ -219,11 +236,16 @@ static void refuse(fuse_req_t req)
     reply_status(req, -EROFS);
 }
 
+/* `upload` may be emptied, as a shell does before it writes; there is nothing in it. */
 static void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *st, int to_set,
                        struct fuse_file_info *fi)
 {
-    (void)nodeid, (void)st, (void)to_set, (void)fi;
-    refuse(req);
+    const int forbidden = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID;
+    bool is_cut = to_set & FUSE_SET_ATTR_SIZE && !(to_set & forbidden) && st->st_size == 0;
+    if (is_cut && get_inode(req, nodeid)->kind == INODE_UPLOAD)
+        op_getattr(req, nodeid, fi);
+    else
+        refuse(req);
 }
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t dev)
@@ -286,7 +308,7 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 
 /*
  * Left out on purpose: locks, which the kernel then keeps by itself; flush and fsync, which it
- * then takes for done; access, which default_permissions answers; write, since no open allows it.
+ * then takes for done; access, which default_permissions answers.
  */
 const struct fuse_lowlevel_ops ops_table = {
     .init = op_init,
@@ -305,6 +327,7 @@ const struct fuse_lowlevel_ops ops_table = {
     .create = op_create,
     .open = op_open,
     .read = op_read,
+    .write = op_write,
     .release = op_release,
     .lseek = op_lseek,
     .opendir = op_opendir,

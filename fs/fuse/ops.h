@@ -9,11 +9,13 @@
 #include "fs/fuse/handle.h"
 #include "fs/fuse/reply.h"
 #include "fs/fuse/tree.h"
+#include "fs/glance/upload.h"
 
 /* The session's user data. */
 struct ops_context {
     struct tree *tree;
     struct file_table *files;
+    struct uploads *uploads;
     struct handle_table handles;
 };
 

@@ -22,30 +22,59 @@ static void destroy_text(struct handle *handle)
     free(text);
 }
 
-/* What the node says now; caller frees. */
-static int make_bytes(struct tree *tree, const struct inode *inode, char **ret_bytes)
+/* The status of a domain, with its uploads. */
+static int make_status(const struct text_context *context, struct domain *domain, char **ret_bytes)
 {
-    auto_domain struct domain *domain = NULL;
-    int r = tree_domain(tree, inode, &domain, NULL);
+    struct upload_info *infos = NULL;
+    size_t n = 0;
+    int r = context->uploads ? uploads_list(context->uploads, domain->id, &infos, &n) : 0;
     if (r < 0)
         return r;
-    char *bytes;
-    if (inode->kind == INODE_STATUS)
-        bytes = registry_status(tree->config.registry, domain);
-    else if (domain->xml && strcmp(domain->xml, inode->record->xml) == 0)
-        bytes = strdup(domain->xml);
-    else
-        return -ESTALE; /* the definition has changed: its new text has another node */
-    if (!bytes)
-        return -ENOMEM;
-    *ret_bytes = bytes;
-    return 0;
+    auto_free struct status_upload *shown = calloc(n + 1, sizeof(*shown));
+    for (size_t i = 0; shown && i < n; i++)
+        shown[i] = (struct status_upload){.id = infos[i].id,
+                                          .image_id = infos[i].image_id,
+                                          .state = infos[i].state,
+                                          .percent = infos[i].percent};
+    *ret_bytes = shown ? registry_status(context->tree->config.registry, domain, shown, n) : NULL;
+    uploads_list_free(infos, n);
+    return *ret_bytes ? 0 : -ENOMEM;
 }
 
-static int make_text(struct tree *tree, const struct inode *inode, struct text **ret_text)
+static int make_xml(const struct inode *inode, const struct domain *domain, char **ret_bytes)
+{
+    if (!domain->xml || strcmp(domain->xml, inode->record->xml) != 0)
+        return -ESTALE; /* the definition has changed: its new text has another node */
+    *ret_bytes = strdup(domain->xml);
+    return *ret_bytes ? 0 : -ENOMEM;
+}
+
+static int make_table(const struct text_context *context, const char *domain_id, char **ret_bytes)
+{
+    *ret_bytes = context->uploads ? uploads_table(context->uploads, domain_id) : strdup("");
+    return *ret_bytes ? 0 : -ENOMEM;
+}
+
+/* What the node says now; caller frees. */
+static int make_bytes(const struct text_context *context, const struct inode *inode,
+                      char **ret_bytes)
+{
+    auto_domain struct domain *domain = NULL;
+    int r = tree_domain(context->tree, inode, &domain, NULL);
+    if (r < 0)
+        return r;
+    if (inode->kind == INODE_STATUS)
+        return make_status(context, domain, ret_bytes);
+    if (inode->kind == INODE_UPLOAD)
+        return make_table(context, domain->id, ret_bytes);
+    return make_xml(inode, domain, ret_bytes);
+}
+
+static int make_text(const struct text_context *context, const struct inode *inode,
+                     struct text **ret_text)
 {
     auto_free char *bytes = NULL;
-    int r = make_bytes(tree, inode, &bytes);
+    int r = make_bytes(context, inode, &bytes);
     if (r < 0)
         return r;
     struct text *text = malloc(sizeof(*text));
@@ -58,22 +87,22 @@ static int make_text(struct tree *tree, const struct inode *inode, struct text *
 }
 
 /*
- * `status` has no size that stat could tell, so it is read past the page cache; domain.xml has
- * one, and its node stands for this text only.
+ * `status` and `upload` have no size that stat could tell, so they are read past the page cache;
+ * domain.xml has one, and its node stands for this text only.
  */
-void text_open(struct tree *tree, struct handle_table *handles, fuse_req_t req,
-               const struct inode *inode, const struct fuse_file_info *fi)
+void text_open(const struct text_context *context, fuse_req_t req, const struct inode *inode,
+               const struct fuse_file_info *fi)
 {
     struct text *text;
-    int r = make_text(tree, inode, &text);
+    int r = make_text(context, inode, &text);
     if (r < 0) {
         reply_status(req, r);
         return;
     }
     struct fuse_file_info answer = *fi;
-    answer.direct_io = inode->kind == INODE_STATUS;
+    answer.direct_io = inode->kind != INODE_XML;
     answer.keep_cache = inode->kind == INODE_XML;
-    handle_reply(handles, req, &text->handle, &answer);
+    handle_reply(context->handles, req, &text->handle, &answer);
 }
 
 static const struct text *get_text(const struct fuse_file_info *fi)

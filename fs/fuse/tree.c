@@ -13,6 +13,7 @@
 static const char snapshots_name[] = "snapshots";
 static const char xml_name[] = "domain.xml";
 static const char status_name[] = "status";
+static const char upload_name[] = "upload";
 
 /*
  * The kernel asks for attributes again at once when it may not believe those that came with a
@@ -35,7 +36,7 @@ uint64_t tree_ino(enum inode_kind kind, const char *domain_id)
 {
     static const char *const whats[] = {
         [INODE_ROOT] = "root",  [INODE_DOMAIN] = "dir",       [INODE_SNAPSHOTS] = snapshots_name,
-        [INODE_XML] = xml_name, [INODE_STATUS] = status_name,
+        [INODE_XML] = xml_name, [INODE_STATUS] = status_name, [INODE_UPLOAD] = upload_name,
     };
     return catalog_ino(domain_id, whats[kind]);
 }
@@ -161,6 +162,28 @@ static int get_plain(struct tree *tree, enum inode_kind kind, const char *domain
     return r < 0 ? error_set(err, r, "out of memory") : 0;
 }
 
+int tree_get_snapshots(struct tree *tree, const char *domain_id, struct inode **ret_inode,
+                       struct error *err)
+{
+    return get_plain(tree, INODE_SNAPSHOTS, domain_id, ret_inode, err);
+}
+
+/*
+ * Another one each time: the kernel lets one write of a node wait for the one before it, and one
+ * with --poll takes hours.
+ */
+static int get_upload_node(struct tree *tree, const char *domain_id, struct inode **ret_inode,
+                           struct error *err)
+{
+    struct inode_spec spec = {
+        .kind = INODE_UPLOAD, .domain_id = domain_id, .ino = tree_ino(INODE_UPLOAD, domain_id)};
+    mutex_lock(&tree->lock);
+    spec.serial = ++tree->n_upload_nodes;
+    mutex_unlock(&tree->lock);
+    int r = inode_get(tree->inodes, &spec, ret_inode);
+    return r < 0 ? error_set(err, r, "out of memory") : 0;
+}
+
 static int lookup_in_root(struct tree *tree, const char *name, struct inode **ret_inode,
                           struct error *err)
 {
@@ -197,6 +220,8 @@ static int lookup_in_domain(struct tree *tree, const struct inode *parent, const
         return get_plain(tree, INODE_SNAPSHOTS, domain->id, ret_inode, err);
     if (strcmp(name, status_name) == 0)
         return get_plain(tree, INODE_STATUS, domain->id, ret_inode, err);
+    if (strcmp(name, upload_name) == 0)
+        return get_upload_node(tree, domain->id, ret_inode, err);
     if (strcmp(name, xml_name) == 0 && domain->xml)
         return get_xml_node(tree, domain, ret_inode, err);
     return error_set(err, -ENOENT, "no such file");
@@ -262,6 +287,7 @@ static int find_node(struct tree *tree, const struct inode *parent, const char *
     case INODE_QCOW2:
     case INODE_XML:
     case INODE_STATUS:
+    case INODE_UPLOAD:
         break;
     }
     return error_set(err, -ENOTDIR, "not a directory");

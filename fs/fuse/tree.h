@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Names: /, DOMAIN/, snapshots/, NAME.raw, NAME.qcow2, domain.xml, status. Turns names into nodes
- * and directories into lists of names. Everything comes from the host's records and the catalogs,
- * so nothing here waits for libvirt. Any thread.
+ * Names: /, DOMAIN/, snapshots/, NAME.raw, NAME.qcow2, domain.xml, status, upload. Turns names into
+ * nodes and directories into lists of names. Everything comes from the host's records and the
+ * catalogs, so nothing here waits for libvirt. Any thread.
  */
 #pragma once
 
@@ -39,6 +39,7 @@ struct tree {
     /* Guarded by lock: what the root's mtime was, and until when (monotonic) it is believed. */
     struct timespec root_mtime GUARDED_BY(lock);
     int64_t root_valid_ns GUARDED_BY(lock);
+    uint64_t n_upload_nodes GUARDED_BY(lock); /* ever made */
 };
 
 /* 0, -ENOMEM, or why there is nothing random. */
@@ -50,6 +51,10 @@ struct tree_attr {
     struct stat st;
     double timeout_s; /* how long the kernel may believe it */
 };
+
+/* The node of DOMAIN/snapshots, with one lookup counted. 0 or -ENOMEM. */
+int tree_get_snapshots(struct tree *tree, const char *domain_id, struct inode **ret_inode,
+                       struct error *err);
 
 /*
  * The node of @name in @parent, with one lookup counted (inode_forget() takes it back), and its

@@ -80,6 +80,7 @@ struct glance_body {
     void *ctx;
 };
 
+/* Once it is VERIFYING the body is not read any more. */
 enum glance_phase { GLANCE_SENDING, GLANCE_VERIFYING };
 
 /* Called on the calling thread, often; borrowed for the call. */

@@ -179,7 +179,7 @@ static int verify(struct sending *s, const json_t *json, struct error *err)
 
 static int finish(struct sending *s, const json_t *json, struct error *err)
 {
-    report(s, GLANCE_VERIFYING);
+    report(s, GLANCE_VERIFYING); /* also if only the answer was lost */
     int r = verify(s, json, err);
     return r < 0 ? r : image_protect(s->image, s->cancel, err);
 }
@@ -230,6 +230,8 @@ static int send_all(struct sending *s, struct error *err)
         enum outcome outcome = put(s, &code, err);
         if (outcome == FAILED)
             return code;
+        if (outcome == SENT)
+            report(s, GLANCE_VERIFYING);
         int r = go_on(s, outcome, i == TRIES, code, err);
         if (r <= 0)
             return r;

@@ -163,5 +163,18 @@ char *registry_xattr(struct registry *registry, const struct domain *domain,
                      const struct disk *disk, const struct named_snapshot *snapshot,
                      uint64_t serial, const char *name);
 
-/* /DOMAIN/status: JSON text, newline at the end; caller frees; NULL: no memory. */
-char *registry_status(struct registry *registry, struct domain *domain);
+/* An upload of the domain, for its status; who looks after those is above this layer. */
+struct status_upload {
+    unsigned id;
+    const char *image_id; /* NULL: none yet */
+    const char *state;
+    unsigned percent;
+};
+
+/*
+ * /DOMAIN/status: JSON text, newline at the end; caller frees; NULL: no memory.
+ *
+ * @uploads  @n of them, in the order in which they are to be shown
+ */
+char *registry_status(struct registry *registry, struct domain *domain,
+                      const struct status_upload *uploads, size_t n);

@@ -242,7 +242,19 @@ static void add_unclaimed(struct registry *registry, const struct domain *domain
         json_array_append_new(json_object_get(root, "leftovers"), leftover);
 }
 
-char *registry_status(struct registry *registry, struct domain *domain)
+static json_t *describe_uploads(const struct status_upload *uploads, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list,
+                              json_pack("{sisosssi}", "id", (int)uploads[i].id, "image_id",
+                                        json_text(uploads[i].image_id), "state", uploads[i].state,
+                                        "percent", (int)uploads[i].percent));
+    return list;
+}
+
+char *registry_status(struct registry *registry, struct domain *domain,
+                      const struct status_upload *uploads, size_t n)
 {
     json_t *root =
         json_pack("{sososssbsb}", "name", json_text(domain->name), "id", json_text(domain->id),
@@ -260,6 +272,7 @@ char *registry_status(struct registry *registry, struct domain *domain)
     if (is_at_rest)
         add_unclaimed(registry, domain, root);
     add_overlay_bytes(root, &files);
+    json_object_set_new(root, "uploads", describe_uploads(uploads, n));
     auto_free char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     char *line = NULL;

@@ -20,7 +20,7 @@ domain_define web "$(disk_xml "$T/a.qcow2" qcow2 vda)" "$(disk_xml "$T/b.raw" ra
      <source protocol='nbd' name='x'><host name='localhost' port='1'/></source>
      <target dev='vdd' bus='virtio'/></disk>"
 wait_for 10 is_listed web || fail 'a new domain is not listed'
-assert_eq "$(probe list "$MNT/web")" 'domain.xml|snapshots|status' 'domain folder'
+assert_eq "$(probe list "$MNT/web")" 'domain.xml|snapshots|status|upload' 'domain folder'
 listed=$(probe list "$MNT/web/snapshots")
 for name in now.raw s1.raw now.vdb.raw; do
     [[ "|$listed|" == *"|$name|"* ]] || fail "no $name in $listed"

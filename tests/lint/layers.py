@@ -13,6 +13,7 @@ LAYERS = {
     "fs/log": ["qcow/base"],
     "fs/options": ["qcow/base", "fs/option"],
     "fs/option": ["qcow/base", "fs/options"],
+    "fs/cloud": ["qcow/base", "fs/log", "fs/glance"],
     "fs/daemon": ["qcow/base", "fs/log"],
     "fs/signals": ["qcow/base", "fs/log"],
     "fs/state": ["qcow/base"],
@@ -23,7 +24,7 @@ LAYERS = {
                    "fs/host/qemulock.h"],
     "fs/glance": ["qcow/base", "fs/log"],
     "fs/fuse": ["qcow/base", "qcow/qcow.h", "fs/log", "fs/host/host.h", "fs/host/domain.h",
-                "fs/session"],
+                "fs/host/hardware.h", "fs/session", "fs/glance/upload.h"],
     "fs/main": [""],
     "tests": [""],
 }

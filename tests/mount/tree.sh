@@ -17,7 +17,7 @@ done
 mount_start "dir:$T/images"
 
 assert_eq "$(probe list "$MNT")" '%2Ehidden|50%25%40home|disk.qcow2|disk.raw|link.raw|plain' root
-assert_eq "$(probe list "$MNT/disk.qcow2")" 'snapshots|status' 'domain folder'
+assert_eq "$(probe list "$MNT/disk.qcow2")" 'snapshots|status|upload' 'domain folder'
 assert_eq "$(probe list "$MNT/plain/snapshots")" now.raw 'snapshots of a raw image'
 
 # The snapshot with the long name, cut and with its id (12), stands for itself.
@@ -37,16 +37,18 @@ done <<<"$listed|"
 # Also found: the disk by its target. Not found: what is no name of ours.
 assert_eq "$(stat -c %i "$MNT/plain/snapshots/now.vda.raw")" \
     "$(stat -c %i "$MNT/plain/snapshots/now.raw")" 'inode by target'
-for name in nothing 'sub' fifo .hidden plain/other plain/upload/x plain/snapshots/now \
+for name in nothing 'sub' fifo .hidden plain/other plain/snapshots/now \
     plain/snapshots/now.vdb.raw plain/snapshots/other.raw disk.qcow2/snapshots/a plain/now.raw; do
     assert_errno ENOENT lstat "$MNT/$name"
 done
 assert_errno ENOTDIR lstat "$MNT/plain/snapshots/now.raw/x"
+assert_errno ENOTDIR lstat "$MNT/plain/upload/x"
 
 assert_eq "$(stat -c '%A %h' "$MNT/plain" | sed 's/ .*//')" dr-x------ 'mode of a domain folder'
 assert_eq "$(stat -c %A "$MNT/plain/snapshots")" dr-x------ 'mode of snapshots'
 assert_eq "$(stat -c '%s %A' "$MNT/plain/status")" '0 -r--------' 'stat of status'
-assert_eq "$(find "$MNT" | wc -l)" $((1 + 6 * 4 + 12)) 'all that find sees'
+assert_eq "$(stat -c '%s %A' "$MNT/plain/upload")" '0 -rw-------' 'stat of upload'
+assert_eq "$(find "$MNT" | wc -l)" $((1 + 6 * 5 + 12)) 'all that find sees'
 
 # A new image and a lost one show without a remount.
 truncate -s 512 "$T/images/new.raw"

@@ -80,6 +80,20 @@ static void a_signal_that_a_program_handles_counts(void **state)
     end_child(pid);
 }
 
+/* A shell catches both, and goes on afterwards. */
+static void a_signal_that_ends_nothing_is_told_apart(void **state)
+{
+    (void)state;
+    pid_t pid = stop_child();
+    kill(pid, SIGWINCH);
+    kill(pid, SIGCHLD);
+    assert_false(interrupt_is_end(pid));
+    kill(pid, SIGUSR2);
+    assert_true(interrupt_is_end(pid));
+    end_child(pid);
+    assert_true(interrupt_is_end(0));
+}
+
 static void who_cannot_be_seen_is_let_go(void **state)
 {
     (void)state;
@@ -96,6 +110,7 @@ int main(void)
         cmocka_unit_test(a_signal_that_is_blocked_or_ignored_does_not_count),
         cmocka_unit_test(a_signal_that_ends_a_program_counts),
         cmocka_unit_test(a_signal_that_a_program_handles_counts),
+        cmocka_unit_test(a_signal_that_ends_nothing_is_told_apart),
         cmocka_unit_test(who_cannot_be_seen_is_let_go),
     };
     return cmocka_run_group_tests_name("fuse/interrupt", tests, NULL, NULL);

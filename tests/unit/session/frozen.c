@@ -340,7 +340,7 @@ static void attributes_and_status_tell_what_it_is(void **state)
     struct frozen *f = *state;
     struct asked asked;
     assert_int_equal(ask_two(f, f->domain, &asked), 0);
-    char *text = registry_status(f->registry, f->domain);
+    char *text = registry_status(f->registry, f->domain, NULL, 0);
     assert_non_null(strstr(text, "\"pid\": 815"));
     assert_non_null(strstr(text, "\"snapshot\": \"two\""));
     free(text);

@@ -122,12 +122,12 @@ static void status_names_the_reader(void **state)
     struct named *named = *state;
     struct asked asked;
     assert_int_equal(ask_named(named, SNAPSHOT_SIZE, &asked), 0);
-    char *text = registry_status(named->f.registry, named->domain);
+    char *text = registry_status(named->f.registry, named->domain, NULL, 0);
     assert_non_null(strstr(text, "\"pid\": 815"));
     assert_non_null(strstr(text, "\"snapshot\": \"s\""));
     free(text);
     reader_close(asked.reader);
-    text = registry_status(named->f.registry, named->domain);
+    text = registry_status(named->f.registry, named->domain, NULL, 0);
     assert_null(strstr(text, "815"));
     free(text);
 }

@@ -41,7 +41,7 @@ static struct journal_leftover leave_entry(struct fixture *fixture, const char *
 static char *status_of_live(struct fixture *fixture)
 {
     struct domain *domain = fake_host_find(fixture->fake, "live");
-    char *text = registry_status(fixture->registry, domain);
+    char *text = registry_status(fixture->registry, domain, NULL, 0);
     domain_unref(domain);
     assert_non_null(text);
     return text;

@@ -61,7 +61,7 @@ static void a_failed_release_is_kept_for_a_person(void **state)
     assert_int_equal(open_fails(&f, "live", "vda", &err), -EBUSY);
     assert_non_null(strstr(err.text, "the fake host refuses the merge"));
     struct domain *domain = fake_host_find(f.fake, "live");
-    char *text = registry_status(f.registry, domain);
+    char *text = registry_status(f.registry, domain, NULL, 0);
     assert_non_null(strstr(text, "\"state\": \"broken\""));
     assert_non_null(strstr(text, "live-vda.img.virtsnapfs-"));
     free(text);

@@ -72,7 +72,7 @@ static void *work(void *arg)
         if (i % STATUS_EVERY)
             continue;
         struct domain *domain = fake_host_find(worker->fixture->fake, "live");
-        free(registry_status(worker->fixture->registry, domain));
+        free(registry_status(worker->fixture->registry, domain, NULL, 0));
         free(registry_xattr(worker->fixture->registry, domain, &domain->disks[0], NULL, 1,
                             "consistency"));
         domain_unref(domain);

@@ -10,7 +10,7 @@
 static json_t *get_status(struct fixture *f, const char *name)
 {
     struct domain *domain = fake_host_find(f->fake, name);
-    char *text = registry_status(f->registry, domain);
+    char *text = registry_status(f->registry, domain, NULL, 0);
     assert_non_null(text);
     assert_int_equal(text[strlen(text) - 1], '\n');
     json_error_t why;

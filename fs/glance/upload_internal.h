@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What upload.c (who is let in, whose turn it is), upload_job.c (what a job's thread does),
+ * upload_state.c and upload_table.c share. One lock, the uploads', guards all; it is never held
+ * across the network, the source or an answer.
+ */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "fs/glance/line.h"
+#include "fs/glance/upload.h"
+#include "qcow/base/thread.h"
+
+enum {
+    JOBS_UNFINISHED_MAX = 64, /* each has a thread */
+    JOBS_FINISHED_KEPT = 50,  /* for the tables */
+    ASK_INTERVAL_MS = 100,    /* how often a writer that waits is asked whether it still does */
+};
+
+/* docs/states.md */
+enum upload_state {
+    UPLOAD_QUEUED, /* is checked, waits for its turn, opens its bytes */
+    UPLOAD_SENDING,
+    UPLOAD_VERIFYING,
+    UPLOAD_ACTIVE,
+    UPLOAD_FAILED, /* also: cancelled */
+};
+
+struct job {
+    /* Immutable once it is in the list: */
+    struct uploads *uploads;
+    unsigned id;
+    char *domain_id, *domain_name;
+    char *image_name;
+    struct upload_line line; /* empty if it was malformed */
+    struct upload_disk disk;
+    const char *format; /* "raw" or "qcow2"; static, or the line's */
+    pid_t pid;
+
+    /* Of the job's thread only: the writer, until it is answered (done is NULL then). */
+    struct upload_request writer;
+    struct glance_body body;
+    bool has_body;
+    bool is_given_up; /* nobody wants the image any more; cause says why */
+    struct error cause;
+
+    /* Guarded by the uploads' lock: */
+    enum upload_state state;
+    bool has_turn; /* counts in n_running */
+    char *image_id;
+    uint64_t n_sent, len; /* bytes of this attempt, of the whole; len is 0 until it is known */
+    int64_t begun_ns;     /* of this attempt */
+    int64_t ended_ns;     /* of the last one's sending; 0 while it goes on */
+    struct error err;     /* FAILED */
+    bool is_over;         /* its thread has done with it: only the list keeps it */
+    TAILQ_ENTRY(job) link;
+};
+TAILQ_HEAD(job_list, job);
+
+struct uploads {
+    struct uploads_config config; /* immutable */
+
+    struct mutex lock;
+    /* Guarded by lock: */
+    struct cond changed;  /* a turn was given, a job has ended, or all are to end */
+    struct job_list jobs; /* newest first */
+    unsigned last_id;
+    unsigned n_running, n_unfinished, n_finished;
+    bool is_shut;
+};
+
+/* As in registry_internal.h: stands for "the lock of the uploads in question". Never defined. */
+extern struct mutex uploads_role;
+
+static inline void uploads_lock(struct uploads *uploads) ACQUIRE(uploads_role) NO_THREAD_SAFETY
+{
+    mutex_lock(&uploads->lock);
+}
+
+static inline void uploads_unlock(struct uploads *uploads) RELEASE(uploads_role) NO_THREAD_SAFETY
+{
+    mutex_unlock(&uploads->lock);
+}
+
+static inline void uploads_wait(struct uploads *uploads) REQUIRES(uploads_role) NO_THREAD_SAFETY
+{
+    cond_wait(&uploads->changed, &uploads->lock);
+}
+
+static inline void uploads_wait_until(struct uploads *uploads, int64_t deadline_ns)
+    REQUIRES(uploads_role) NO_THREAD_SAFETY
+{
+    cond_wait_until(&uploads->changed, &uploads->lock, deadline_ns);
+}
+
+/* upload_state.c: the only one to assign the state. */
+void job_enter_locked(struct job *job, enum upload_state next) REQUIRES(uploads_role);
+/* "queued", ... */
+const char *upload_state_name(enum upload_state state);
+static inline bool upload_state_is_final(enum upload_state state)
+{
+    return state == UPLOAD_ACTIVE || state == UPLOAD_FAILED;
+}
+/* Of the whole, 0 to 100; 100 only once it is sent. */
+unsigned job_percent_locked(const struct job *job) REQUIRES(uploads_role);
+
+/* upload_job.c: goes through the job, from its checks to the end. 0 or why it failed. */
+int job_run(struct job *job, struct error *err) EXCLUDES(uploads_role);
+/* Answers the writer, unless that was done. On the job's thread, or before it is started. */
+void job_answer(struct job *job, int result, const struct error *err) EXCLUDES(uploads_role);
+
+/* upload.c: makes what waits for its turn go on. */
+void uploads_give_turns_locked(struct uploads *uploads) REQUIRES(uploads_role);
