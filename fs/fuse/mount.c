@@ -2,11 +2,13 @@
 #include "fs/fuse/mount.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/fuse/buffer.h"
 #include "fs/fuse/mountpoint.h"
@@ -252,6 +254,28 @@ void mount_stop(struct mount *mount)
     mutex_unlock(&mount->lock);
 }
 
+static bool is_on_top(const struct mount *mount)
+{
+    dev_t dev;
+    return mount->dev == 0 || (mountpoint_find_device(mount->path, &dev) && dev == mount->dev);
+}
+
+/*
+ * libfuse unmounts by path, and takes away whatever is on top there: what lay below a mount that
+ * has been unmounted, or what somebody has mounted since. Unless its descriptor tells that the
+ * connection is gone (POLLERR), which without fusectl it may not for a moment. The end of a pipe
+ * that nobody reads always does: poll(2).
+ */
+static void keep_from_unmounting(struct mount *mount)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return;
+    close(fds[0]);
+    dup3(fds[1], fuse_session_fd(mount->session), O_CLOEXEC);
+    close(fds[1]);
+}
+
 void mount_close(struct mount *mount)
 {
     if (!mount)
@@ -259,6 +283,8 @@ void mount_close(struct mount *mount)
     file_table_destroy(mount->context.files);
     if (mount->path && mount_is_detached(mount))
         mountpoint_abort(mount->dev);
+    if (mount->path && !is_on_top(mount))
+        keep_from_unmounting(mount);
     if (mount->path)
         fuse_session_unmount(mount->session);
     handle_table_fini(&mount->context.handles);

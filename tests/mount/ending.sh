@@ -53,6 +53,24 @@ mount_wait_end 0
 kill "$holder"
 wait "$holder" 2>/dev/null || true
 
+# What lies below the mount stays, whoever is first to notice the umount.
+mkdir "$T/below"
+mount -t tmpfs virtsnapfs-below "$T/below"
+mounts+=("$T/below")
+for ((i = 0; i < 12; i++)); do
+    MNT=$T/below LOG=$T/log.below
+    mount_start_at "dir:$T/images"
+    wait_for 20 test -e "$MNT/a.qcow2" || fail 'no mount over another one'
+    head -c 1 "$MNT/a.qcow2/snapshots/now.raw" >/dev/null
+    mount_stop
+    grep -q " $T/below .* virtsnapfs-below " /proc/self/mountinfo || fail "umount $i took what lay below"
+done
+if grep 'failed to unmount' "$T/log.below"; then
+    fail 'an unmount of what is unmounted'
+fi
+umount "$T/below"
+unset "mounts[-1]"
+
 # A plain umount under a reader is refused and harms nothing.
 mount_start "dir:$T/images"
 exec {fd}<"$MNT/a.qcow2/snapshots/now.raw"
