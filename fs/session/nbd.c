@@ -143,7 +143,14 @@ static int on_complete(void *ctx, int *code)
     batch->n_pending--;
     if (*code && !batch->failed)
         batch->failed = *code;
-    return 1; /* nobody asks for it again */
+    return 0; /* a 1 would free it, while the call that sends it may be under way (libnbd 1.14) */
+}
+
+/* Frees what was answered. */
+static void retire_all(struct line *line)
+{
+    for (int64_t cookie; (cookie = nbd_aio_peek_command_completed(line->nbd)) > 0;)
+        nbd_aio_command_completed(line->nbd, (uint64_t)cookie);
 }
 
 /*
@@ -168,6 +175,7 @@ static int await_batch(const struct remote *remote, struct line *line, const str
             deadline_ns = deadline_of(remote);
         n_pending = batch->n_pending;
     }
+    retire_all(line);
     if (!batch->failed)
         return 0;
     if (nbd_aio_is_ready(line->nbd) != 1)
