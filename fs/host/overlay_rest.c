@@ -5,6 +5,8 @@
  * far the merging had come by the journal, and from the files; where it does not, nothing is done.
  */
 #include <errno.h>
+#include <libgen.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -186,6 +188,20 @@ static int drop(const struct overlay_undo *undo, int fd, bool must_compare, stru
     return r < 0 ? r : overlay_file_delete(undo->disk, err);
 }
 
+/*
+ * Once a pivot was asked for, libvirt deletes the overlay as the last thing of it, before it saves
+ * the definition: a libvirtd that was killed in between, and a guest that ended then, leave a name
+ * without a file. Only beside the base it is certain that the file is gone, and not its file
+ * system.
+ */
+static bool was_pivoted(const struct overlay_undo *undo)
+{
+    struct stat base, folder;
+    auto_free char *path = strdup(undo->disk->file);
+    return path && undo->disk->merge == CHANGE_PIVOTING && stat(undo->disk->base, &base) == 0 &&
+           stat(dirname(path), &folder) == 0 && base.st_dev == folder.st_dev;
+}
+
 /* What only a definition is left of. */
 static int finish(const struct overlay_undo *undo, struct error *err)
 {
@@ -196,7 +212,7 @@ static int finish(const struct overlay_undo *undo, struct error *err)
                              "system mounted?",
                              strerrordesc_np(errno));
     if (undo->disk->merge == CHANGE_PIVOTING && undo->found.defined == OVERLAY_TOP &&
-        !undo->found.is_active)
+        !undo->found.is_active && !was_pivoted(undo))
         return overlay_leave(undo, err,
                              "the overlay is gone, and it cannot be told whether it was merged "
                              "before; if it was, put the base into the definition again "
