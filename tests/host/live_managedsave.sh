@@ -174,7 +174,7 @@ wait_for 60 is_gone_or_zombie "$CHANGER_PID" || fail 'a save that is cancelled d
 wait "$CHANGER_PID" || true
 assert_eq "$(tail -n 1 "$T/changer")" undone 'a save that is cancelled'
 unset "pids[-1]"
-check_end 'a save that was cancelled'
+check_end 'a save that was cancelled' loosely # it may have been started by another libvirtd
 
 # Refused, with nothing changed.
 echo "<disk type='file'><driver type='qcow2'/><source file='$T/disks/theirs'/></disk>" >"$T/theirs.xml"
