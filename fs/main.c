@@ -250,8 +250,9 @@ static int start(struct program *p, struct error *err)
 static void stop(void *ctx)
 {
     struct program *p = ctx;
+    mount_cancel_uploads(p->mount);
+    registry_shutdown(p->registry); /* guests do not wait for Glance */
     mount_end_uploads(p->mount);
-    registry_shutdown(p->registry);
     mount_stop(p->mount);
 }
 
@@ -317,9 +318,11 @@ static int serve(struct program *p, struct error *err)
 static void tear_down(struct program *p)
 {
     if (p->mount)
-        mount_end_uploads(p->mount);
+        mount_cancel_uploads(p->mount);
     if (p->registry)
         registry_shutdown(p->registry);
+    if (p->mount)
+        mount_end_uploads(p->mount);
     mount_close(p->mount);
     cloud_end(&p->cloud);
     set_relay(&p->relay, NULL);

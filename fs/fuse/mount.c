@@ -238,13 +238,18 @@ bool mount_is_detached(const struct mount *mount)
     return mount->dev != 0 && !mountpoint_is_attached(mount->dev);
 }
 
-void mount_end_uploads(struct mount *mount)
+void mount_cancel_uploads(struct mount *mount)
 {
     struct uploads *uploads = mount->context.uploads;
     size_t n = uploads_count(uploads);
     if (n > 0)
         log_warn("%zu uploads have not ended: they are cancelled, and their images deleted", n);
-    uploads_shutdown(uploads);
+    uploads_cancel(uploads);
+}
+
+void mount_end_uploads(struct mount *mount)
+{
+    uploads_shutdown(mount->context.uploads);
 }
 
 void mount_stop(struct mount *mount)

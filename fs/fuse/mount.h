@@ -42,8 +42,13 @@ int mount_serve(struct mount *mount, struct error *err);
 bool mount_is_detached(const struct mount *mount);
 
 /*
- * Cancels the uploads that have not ended, and waits until their images are deleted. No new ones
- * from now on. Before registry_shutdown(), so that they end by themselves. May be called again.
+ * Cancels the uploads that have not ended; no new ones from now on. Before registry_shutdown(), so
+ * that they end by themselves. Does not wait. May be called again.
+ */
+void mount_cancel_uploads(struct mount *mount);
+/*
+ * Waits until they have ended and their images are deleted. After registry_shutdown(), so that no
+ * guest waits for Glance. May be called again.
  */
 void mount_end_uploads(struct mount *mount);
 

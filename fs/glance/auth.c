@@ -11,9 +11,10 @@
 #include "qcow/base/thread.h"
 
 enum {
-    SPARE_S = 60,  /* a token with less left is renewed */
-    WAIT_MS = 200, /* how soon a waiting thread sees that it is cancelled */
-    RETRIES = 3,   /* of a login that Keystone was too busy for */
+    SPARE_S = 60,                    /* a token with less left is renewed */
+    WAIT_MS = 200,                   /* how soon a waiting thread sees that it is cancelled */
+    RETRIES = 3,                     /* of a login that Keystone was too busy for */
+    LIFETIME_MAX_S = 30 * 24 * 3600, /* one that says it lives longer is renewed all the same */
 };
 
 struct auth {
@@ -128,7 +129,9 @@ static void publish_locked(struct auth *auth, struct login *login, int code,
         auth->now = *login;
         *login = (struct login){0};
         auth->login = auth->attempt;
-        auth->end_ns = monotonic_ns() + auth->now.lifetime_s * 1000000000;
+        int64_t lifetime_s =
+            auth->now.lifetime_s < LIFETIME_MAX_S ? auth->now.lifetime_s : LIFETIME_MAX_S;
+        auth->end_ns = monotonic_ns() + lifetime_s * 1000000000;
     }
     cond_wake_all(&auth->changed);
 }

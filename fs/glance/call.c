@@ -23,6 +23,17 @@ static bool is_clean_refusal(long status)
     return status >= 400 && status < 500 && status != 409 && !call_is_passing(status);
 }
 
+/* A service, or a proxy, may quote what it was sent. */
+static void hide_token(struct http_answer *answer, const char *token)
+{
+    size_t len = token ? strlen(token) : 0;
+    char *at = answer->body;
+    while (len > 0 && at && (at = strstr(at, token))) {
+        memset(at, '*', len);
+        at += len;
+    }
+}
+
 static int call_with(struct glance_image *image, const struct call *call,
                      const struct access *access, const struct glance_cancel *cancel,
                      struct http_answer *ret_answer, struct error *err)
@@ -40,9 +51,13 @@ static int call_with(struct glance_image *image, const struct call *call,
         .upload = call->upload,
     };
     int r = http_do(image->http, &request, cancel, ret_answer, err);
+    if (r == 0)
+        hide_token(ret_answer, access->token);
     if (strcmp(call->method, "POST") == 0 && http_was_sent(image->http) &&
-        (r < 0 || !is_clean_refusal(ret_answer->status)))
+        (r < 0 || !is_clean_refusal(ret_answer->status))) {
         image->is_made = true;
+        image->is_unsure = r < 0 || ret_answer->status >= 500;
+    }
     /* What the reader of the disk says, or a cancel, is no news of Glance. */
     bool is_connection = r == -ECONNRESET || r == -ECONNREFUSED || r == -EHOSTUNREACH ||
                          r == -ETIMEDOUT || r == -EPROTO;

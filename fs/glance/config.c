@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "fs/glance/clouds.h"
 #include "fs/glance/secret.h"
@@ -247,9 +248,15 @@ static int copy_text(const char *text, char **ret_copy)
     return 0;
 }
 
-/* A path, in which "~/" stands for the home folder. */
+/*
+ * A path, in which "~/" stands for the home folder. Relative ones are put behind the working folder
+ * of now: a server in the background has another one.
+ */
 static int copy_path(const char *path, const char *home, char **ret_copy)
 {
+    auto_free char *folder = path && *path && !strchr("/~", *path) ? getcwd(NULL, 0) : NULL;
+    if (folder)
+        return asprintf(ret_copy, "%s/%s", folder, path) < 0 ? -ENOMEM : 0;
     if (!path || strncmp(path, "~/", 2) != 0 || !home)
         return copy_text(path, ret_copy);
     return asprintf(ret_copy, "%s%s", home, path + 1) < 0 ? -ENOMEM : 0;

@@ -17,6 +17,7 @@
 enum {
     ANSWER_MAX = 1024 * 1024,   /* a large catalog has some 50 KiB */
     ANSWER_PATIENCE = 10,       /* times the stall limit */
+    REQUEST_PATIENCE = 3,       /* likewise, for all of a request without data */
     TICK_MS = 200,              /* how soon a cancel is seen */
     UPLOAD_BUFFER = 256 * 1024, /* fewer reads of the image than with the 64 KiB of libcurl */
     REQUEST_ID_MAX = 64,
@@ -346,7 +347,7 @@ static int drive(struct http *http, struct exchange *x, const struct glance_canc
                  CURLcode *ret_code)
 {
     const struct http_upload *upload = x->request->upload;
-    int64_t moved = -1, since = monotonic_ns();
+    int64_t moved = -1, since = monotonic_ns(), sent_ns = since;
     for (;;) {
         int n_running = 0, n_left;
         if (is_cancelled(cancel))
@@ -363,6 +364,12 @@ static int drive(struct http *http, struct exchange *x, const struct glance_canc
             since = now;
         moved = moved_now;
         bool is_sent = upload && x->n_sent == upload->size;
+        if (upload && !is_sent)
+            sent_ns = now;
+        /* An answer that comes drop by drop moves, too. */
+        if (now - sent_ns > http->stall_ns * (upload ? 2 * ANSWER_PATIENCE : REQUEST_PATIENCE))
+            return error_set(x->err, -ETIMEDOUT, "no whole answer after %" PRId64 " s",
+                             (now - sent_ns) / 1000000000);
         if (now - since > http->stall_ns * (is_sent ? ANSWER_PATIENCE : 1))
             return error_set(x->err, is_connected(http->easy) ? -ETIMEDOUT : -EHOSTUNREACH,
                              "nothing moved for %" PRId64 " s", (now - since) / 1000000000);

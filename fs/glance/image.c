@@ -11,6 +11,11 @@
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 
+enum {
+    DELETE_RETRY_MS = 500,
+    DELETE_PATIENCE_S = 10, /* a service that is longer about a record has other troubles */
+};
+
 int glance_create(struct glance_config *config, unsigned stall_timeout_s,
                   struct glance **ret_glance, struct error *err)
 {
@@ -97,11 +102,24 @@ static int adopt(struct glance_image *image, const struct glance_cancel *cancel,
     return error_set(err, -EIO, "image %s is there already, and none of ours", image->id);
 }
 
+/* Some other id than ours would be one that nobody deletes. */
+static int check_made(struct glance_image *image, const struct http_answer *answer,
+                      struct error *err)
+{
+    auto_json json_t *json = answer_json(answer);
+    const char *id = json ? json_text(json, "id") : NULL;
+    if (!id || strcmp(id, image->id) == 0)
+        return 0;
+    if (strlen(id) == IMAGE_ID_LEN && strspn(id, "0123456789abcdef-") == IMAGE_ID_LEN)
+        memcpy(image->id, id, IMAGE_ID_LEN + 1);
+    return error_set(err, -EIO, "Glance gave the image another id than it was asked for");
+}
+
 static int judge_post(struct glance_image *image, const struct http_answer *answer,
                       const struct glance_cancel *cancel, struct error *err)
 {
     if (answer->status == 201)
-        return 0;
+        return check_made(image, answer, err);
     if (answer->status == 409)
         return adopt(image, cancel, err);
     if (answer->status == 404) {
@@ -220,15 +238,33 @@ int image_protect(struct glance_image *image, const struct glance_cancel *cancel
     return image->is_protected ? patch_protected(image, true, cancel, err) : 0;
 }
 
+/*
+ * A record that had no answer may be made a moment later, and a store may hold on to what was cut
+ * off: asked again for a while.
+ */
+static int delete_in_time(struct glance_image *image, struct error *err)
+{
+    int64_t end = monotonic_ns() + (int64_t)DELETE_PATIENCE_S * 1000000000;
+    for (;;) {
+        long status = 0;
+        int r = delete_once(image, &status, err);
+        bool is_early = (r == 0 && status == 404 && image->is_unsure) || r == -EBUSY;
+        if (!is_early)
+            return r;
+        if (monotonic_ns() > end)
+            return r < 0 ? r : error_set(err, -EIO, "there was no answer to its record");
+        http_pause(DELETE_RETRY_MS, NULL, NULL);
+    }
+}
+
 int image_remove(struct glance_image *image, struct error *err)
 {
-    long status = 0;
     if (!image->is_made)
         return 0;
-    int r = delete_once(image, &status, err);
+    int r = delete_in_time(image, err);
     /* It may have become protected, and the answer was lost. */
     if (r == -EPERM && image->is_protected && patch_protected(image, false, NULL, err) == 0)
-        r = delete_once(image, &status, err);
+        r = delete_in_time(image, err);
     if (r == 0)
         image->is_made = false;
     return r;
@@ -301,6 +337,8 @@ int glance_image_send(struct glance_image *image, const struct glance_body *body
     struct error own = {0};
     err = err ? err : &own;
     int r = image_send(image, body, progress, cancel, err);
+    if (r < 0 && progress && progress->moved)
+        progress->moved(progress->ctx, GLANCE_CLEANING, 0);
     if (r < 0)
         clean_up(image, err);
     return finish_code(r);

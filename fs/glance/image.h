@@ -80,8 +80,9 @@ struct glance_body {
     void *ctx;
 };
 
-/* Once it is VERIFYING the body is not read any more. */
-enum glance_phase { GLANCE_SENDING, GLANCE_VERIFYING };
+/* The body is read while it is SENDING only. CLEANING: it failed, what was made is being deleted.
+ */
+enum glance_phase { GLANCE_SENDING, GLANCE_VERIFYING, GLANCE_CLEANING };
 
 /* Called on the calling thread, often; borrowed for the call. */
 struct glance_progress {

@@ -29,7 +29,8 @@ struct glance_image {
     char id[IMAGE_ID_LEN + 1];
     json_t *record; /* as it was sent, "protected" apart */
     bool is_protected;
-    bool is_made; /* there may be something of that id in Glance */
+    bool is_made;   /* there may be something of that id in Glance */
+    bool is_unsure; /* or may come to be there: a POST had no answer */
 };
 
 /* A request to Glance; the path comes behind "/v2/images". */

@@ -35,11 +35,18 @@ static void free_job(struct job *job)
     free(job);
 }
 
-void uploads_shutdown(struct uploads *uploads)
+void uploads_cancel(struct uploads *uploads)
 {
     uploads_lock(uploads);
     uploads->is_shut = true;
     cond_wake_all(&uploads->changed);
+    uploads_unlock(uploads);
+}
+
+void uploads_shutdown(struct uploads *uploads)
+{
+    uploads_cancel(uploads);
+    uploads_lock(uploads);
     while (uploads->n_unfinished > 0)
         uploads_wait(uploads);
     uploads_unlock(uploads);

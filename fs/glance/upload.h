@@ -68,10 +68,10 @@ struct uploads_config {
 
 /* 0 or -ENOMEM */
 int uploads_create(const struct uploads_config *config, struct uploads **ret_uploads);
-/*
- * No new ones (-ESHUTDOWN). Those that are there are cancelled and their images deleted; returns
- * when all are, within a stall timeout or two. May be called again.
+/* No new ones (-ESHUTDOWN); those that are there are cancelled, and end by and by. Does not wait.
  */
+void uploads_cancel(struct uploads *uploads);
+/* The same, and returns when all have ended and their images are deleted, or given up. */
 void uploads_shutdown(struct uploads *uploads);
 void uploads_destroy(struct uploads *uploads); /* after shutdown; NULL is fine */
 

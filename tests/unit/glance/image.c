@@ -306,6 +306,35 @@ static void gives_up_on_silence(void **state)
     (void)state;
     CHECK(-ETIMEDOUT, "nothing moved for 1 s", LOGIN, {"POST /v2/images ", SILENCE}, DELETED);
     CHECK(-ETIMEDOUT, "Keystone at 'http://127.0.0.1:", {"POST /v3/auth/tokens", SILENCE});
+    CHECK(-ETIMEDOUT, "no whole answer", {"POST /v3/auth/tokens", DRIP});
+}
+
+static void deletes_what_comes_to_be_late(void **state)
+{
+    (void)state;
+    const struct step none = {"DELETE ", "404 Not Found"}, busy = {"DELETE ", "409 Conflict"};
+    CHECK(-ETIMEDOUT, "nothing moved for 1 s", LOGIN, {"POST /v2/images ", SILENCE}, none, DELETED);
+    CHECK(-EPERM, "403", LOGIN, CREATED, {"PUT ", "403 Forbidden"}, busy, DELETED);
+    CHECK(-EIO, "another id", LOGIN,
+          {"POST /v2/images ", "201 Created||{\"id\": \"01234567-89ab-cdef-0123-456789abcdef\"}"},
+          {"DELETE /v2/images/01234567-89ab-cdef-0123-456789abcdef ", "204 No Content"});
+}
+
+static void tells_no_token(void **state)
+{
+    (void)state;
+    CHECK(-EINVAL, "refuses the image: 400 X-Auth-Token: ******!", LOGIN,
+          {"POST /v2/images ", "400 Bad Request||{\"message\": \"X-Auth-Token: token1!\"}"});
+}
+
+static void believes_a_token_that_lives_for_ever(void **state)
+{
+    (void)state;
+    const struct step login = {"POST /v3/auth/tokens",
+                               "201 Created|X-Subject-Token: token1||{\"token\": {\"expires_at\": "
+                               "\"9999-12-31T00:00:00Z\", \"user\": {\"id\": \"U\"}, "
+                               "\"project\": {\"id\": \"P\"}}}"};
+    CHECK(0, "", login, CREATED, SENT, ACTIVE);
 }
 
 static void *cancel_soon(void *ctx)
@@ -400,6 +429,9 @@ int main(void)
         cmocka_unit_test(says_what_is_left_where_it_cannot_delete),
         cmocka_unit_test(protects_what_is_active),
         cmocka_unit_test(gives_up_on_silence),
+        cmocka_unit_test(deletes_what_comes_to_be_late),
+        cmocka_unit_test(tells_no_token),
+        cmocka_unit_test(believes_a_token_that_lives_for_ever),
         cmocka_unit_test(is_cancelled_while_nothing_moves),
         cmocka_unit_test(believes_no_login_that_makes_no_sense),
         cmocka_unit_test(reads_no_answer_without_end),

@@ -24,6 +24,7 @@ enum { REQUEST_MAX = 1 << 20, SEEN_MAX = 4096 };
 #define RESET "!reset"     /* takes the request, and resets the connection */
 #define EARLY "!early "    /* answers before the body was read, and resets */
 #define SILENCE "!silence" /* does nothing until the client is gone */
+#define DRIP "!drip"       /* answers a byte at a time, for as long as the client listens */
 
 struct step {
     const char *want;   /* begin of the request line: "PUT /v2/images/" */
@@ -111,6 +112,14 @@ static inline void server_answer(int fd, const char *answer)
         server_send(fd, body + 2, strlen(body + 2));
 }
 
+static inline void server_drip(int fd)
+{
+    static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    server_send(fd, head, sizeof(head) - 1);
+    while (send(fd, " ", 1, MSG_NOSIGNAL) == 1)
+        usleep(100000);
+}
+
 static inline void server_note_id(struct server *server, const char *request)
 {
     const char *id = strstr(request, "\"id\":\"");
@@ -146,6 +155,8 @@ static inline void server_handle(struct server *server, int fd, char *request)
         server_reset(fd);
     else if (strcmp(step->answer, SILENCE) == 0)
         (void)!recv(fd, request, REQUEST_MAX, 0);
+    else if (strcmp(step->answer, DRIP) == 0)
+        server_drip(fd);
     else
         server_answer(fd, step->answer);
 }
