@@ -187,6 +187,15 @@ static void note_replaced(void *ctx, const char *new_id)
     show_image(ctx, new_id, NULL);
 }
 
+/* The speed of what failed is that up to then. */
+static void note_broken_off(struct job *job)
+{
+    uploads_lock(job->uploads);
+    if (job->ended_ns == 0)
+        job->ended_ns = monotonic_ns();
+    uploads_unlock(job->uploads);
+}
+
 static int send_body(struct job *job, struct glance_image *image, struct error *err)
 {
     struct uploads *uploads = job->uploads;
@@ -200,6 +209,8 @@ static int send_body(struct job *job, struct glance_image *image, struct error *
     int r = glance_image_send(image, &job->body, &progress, &cancel, err);
     if (r == 0)
         note_moved(job, GLANCE_VERIFYING, job->len);
+    else
+        note_broken_off(job);
     close_body(job);
     return r;
 }

@@ -209,6 +209,21 @@ static void leaves_nothing_when_a_step_fails(void **state)
     check_failing(STEP_VERIFY, "now --poll", -EDQUOT);
 }
 
+static void keeps_the_speed_of_what_failed(void **state)
+{
+    (void)state;
+    struct uploads *uploads = open_uploads(2);
+    struct double_writer writer;
+    double_fail(STEP_SEND, -EIO);
+    double_write(uploads, &writer, "web", "now --poll");
+    assert_int_equal(double_answer(&writer), -EIO);
+    auto_free char *first = uploads_table(uploads, "web");
+    usleep(20000);
+    auto_free char *second = uploads_table(uploads, "web");
+    assert_string_equal(first, second);
+    close_uploads(uploads);
+}
+
 static void names_an_image_that_it_cannot_delete(void **state)
 {
     (void)state;
@@ -387,6 +402,7 @@ int main(void)
         cmocka_unit_test(refuses_what_can_be_told_at_once),
         cmocka_unit_test(refuses_without_credentials),
         cmocka_unit_test(leaves_nothing_when_a_step_fails),
+        cmocka_unit_test(keeps_the_speed_of_what_failed),
         cmocka_unit_test(names_an_image_that_it_cannot_delete),
         cmocka_unit_test(cancels_for_a_writer_that_gave_up),
         cmocka_unit_test(cancels_in_the_queue),
