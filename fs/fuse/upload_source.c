@@ -244,6 +244,17 @@ static void close_body(void *ctx, const struct glance_body *body)
 
 /* ---- The end ---- */
 
+/* By its number: two that fail for one reason are two faults. */
+static void note_failure(struct tree *tree, const struct upload_end *end)
+{
+    auto_free char *what = NULL;
+    int r = end->image_name ? asprintf(&what, "upload %u: image '%s'", end->id, end->image_name)
+                            : asprintf(&what, "upload %u", end->id);
+    if (r < 0)
+        what = NULL;
+    registry_note_error(tree->config.registry, end->domain_id, what ? what : "upload", end->err);
+}
+
 /* The one line about it. Who cancelled knows. */
 static void tell_end(void *ctx, const struct upload_end *end)
 {
@@ -256,7 +267,7 @@ static void tell_end(void *ctx, const struct upload_end *end)
         log_info("domain '%s': upload %u (image %s): %s", end->domain_name, end->id, image_id,
                  end->err->text);
     else
-        registry_note_error(tree->config.registry, end->domain_id, "upload", end->err);
+        note_failure(tree, end);
 }
 
 struct upload_source upload_source_make(struct tree *tree)

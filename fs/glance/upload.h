@@ -37,7 +37,7 @@ struct upload_disk {
 struct upload_end {
     const char *domain_id, *domain_name;
     unsigned id;
-    const char *image_name;
+    const char *image_name;  /* NULL: the line was malformed before it */
     const char *image_id;    /* NULL: none was made */
     const struct error *err; /* NULL: the image is active */
 };

@@ -19,6 +19,8 @@ cloud_logout
 mount_start "dir:$T/images"
 D=$MNT/a.qcow2
 refused now 'Permission denied' 'no cloud is configured'
+refused now 'Permission denied' 'no cloud is configured'
+assert_log "upload 2: image 'now-of-a.qcow2': no cloud is configured" 'the second of two alike'
 mount_stop
 assert_match "$($VIRTSNAPFS -o "state=$T/state" --cloud=nowhere "dir:$T/images" "$MNT" 2>&1 ||
     echo "status $?")" "nowhere.*status 2" 'a cloud that there is not'

@@ -55,7 +55,7 @@ PY
 refused() {
     assert_eq "$(upload "$1")" "$2" "outcome of '$1'"
     assert_match "$(sed -n 2p "$D/upload")" "failed.*$3" "row of '$1'"
-    assert_log "upload: .*$3" "log of '$1'"
+    assert_log "upload [0-9]+: .*$3" "log of '$1'"
     grep -Eq "\"text\": \".*$3" "$D/status" || fail "status of '$1': $(cat "$D/status")"
 }
 
