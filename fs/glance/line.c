@@ -8,7 +8,7 @@
 
 #include "qcow/base/cleanup.h"
 
-enum { NAME_CHARS_MAX = 255, NUMBER_DIGITS_MAX = 10 };
+enum { NAME_CHARS_MAX = 255, NUMBER_DIGITS_MAX = 10, PEEK_LEN_MAX = 64 };
 
 static const char property[] = "property:";
 static const char metadata[] = "--metadata";
@@ -420,6 +420,9 @@ static int check_form(const char *bytes, size_t len, size_t *ret_len, struct err
         return error_set(err, -EINVAL, "more than one line in one write");
     if (memchr(bytes, '\0', len))
         return error_set(err, -EINVAL, "a zero byte in the line");
+    for (size_t i = 0; i < len; i++)
+        if (((unsigned char)bytes[i] < 0x20 && bytes[i] != '\t') || bytes[i] == 0x7f)
+            return error_set(err, -EINVAL, "a control character (0x%02x)", (unsigned)bytes[i]);
     *ret_len = len;
     return 0;
 }
@@ -452,6 +455,32 @@ int line_parse(const char *bytes, size_t len, struct upload_line *ret_line, stru
     }
     *ret_line = line;
     return 0;
+}
+
+/* Of whole characters. */
+static void shorten(char *text)
+{
+    size_t len = text ? strnlen(text, PEEK_LEN_MAX) : 0;
+    while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
+        len--;
+    if (text)
+        text[len] = '\0';
+}
+
+void line_peek(const char *bytes, size_t len, char **ret_snapshot, char **ret_image_name)
+{
+    struct upload_line line = {0};
+    len = len < LINE_LEN_MAX ? len : LINE_LEN_MAX;
+    const char *newline = memchr(bytes, '\n', len);
+    len = newline ? (size_t)(newline - bytes) : len;
+    parse(bytes, len, &line, NULL);
+    if (!line.snapshot && len > 0)
+        line.snapshot = strndup(bytes, len);
+    *ret_snapshot = take_ptr(line.snapshot);
+    *ret_image_name = take_ptr(line.image_name);
+    shorten(*ret_snapshot);
+    shorten(*ret_image_name);
+    line_fini(&line);
 }
 
 void line_fini(struct upload_line *line)

@@ -52,6 +52,13 @@ int line_parse(const char *bytes, size_t len, struct upload_line *ret_line, stru
 void line_fini(struct upload_line *line);
 
 /*
+ * For the table: what a line that line_parse() refused names, as far as that can be told; each cut
+ * to 64 bytes, with whatever bytes it has. If it names no snapshot, the line itself stands for
+ * that. Caller frees; NULL: nothing, or no memory.
+ */
+void line_peek(const char *bytes, size_t len, char **ret_snapshot, char **ret_image_name);
+
+/*
  * True for what Glance takes as the name of an image or of a property: 1 to 255 characters of
  * UTF-8, none of them a control character or longer than 3 bytes.
  */

@@ -190,8 +190,10 @@ static int check(struct job *job, const struct upload_request *request, struct e
 {
     const struct uploads_config *config = &job->uploads->config;
     int r = line_parse(request->line, request->len, &job->line, err);
-    if (r < 0)
+    if (r < 0) {
+        line_peek(request->line, request->len, &job->line.snapshot, &job->image_name);
         return r;
+    }
     struct upload_line *line = &job->line;
     job->image_name = line->image_name ? strdup(line->image_name)
                                        : record_default_name(line->snapshot, job->domain_name);

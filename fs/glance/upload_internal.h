@@ -33,7 +33,7 @@ struct job {
     unsigned id;
     char *domain_id, *domain_name;
     char *image_name;
-    struct upload_line line; /* empty if it was malformed */
+    struct upload_line line; /* if it was malformed, what line_peek() says */
     struct upload_disk disk;
     const char *format; /* "raw" or "qcow2"; static, or the line's */
     pid_t pid;

@@ -90,7 +90,10 @@ static void refuses_lines(void **state)
         {"../x", "'../x' is no name of a snapshot"},
         {"now a b", "one word too many: 'b'"},
         {"now ''", "an image's name has 1 to 255"},
-        {"now a\001b", "an image's name has 1 to 255"},
+        {"now a\001b", "a control character (0x01)"},
+        {"now --poll\r\n", "a control character (0x0d)"},
+        {"now a\x7f", "a control character (0x7f)"},
+        {"now 'a\tb'", "an image's name has 1 to 255"},
         {"now a\xc2\x85", "an image's name has 1 to 255"},
         {"now \xff", "an image's name has 1 to 255"},
         {"now \xf0\x9f\x98\x80", "an image's name has 1 to 255"},
@@ -111,7 +114,7 @@ static void refuses_lines(void **state)
         {"now property:size=1", "'size' is not a property"},
         {"now property:os_glance_x=1", "'os_glance_x' is not a property"},
         {"now property:a=1 property:a=2", "property 'a' is given twice"},
-        {"now property:a=\001", "property 'a': a value that is not"},
+        {"now 'property:a=\t'", "property 'a': a value that is not"},
         {"now disk=", "disk: '' is not a target"},
         {"now disk=vda disk=vdb", "disk is given twice"},
         {"now format=vmdk", "format: 'vmdk' is not raw or qcow2"},
@@ -163,6 +166,41 @@ static void refuses_what_is_too_long(void **state)
     assert_int_equal(line_parse(bytes, sizeof(bytes), &line, &err), -EINVAL);
 }
 
+static void tells_what_a_refused_line_names(void **state)
+{
+    (void)state;
+#define LONG "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd"
+    static const struct {
+        const char *line, *snapshot, *image_name;
+    } rows[] = {
+        {"now name what=1", "now", "name"},
+        {"now what=1 name", "now", NULL},
+        {" \t'my disk' name --nope", "my disk", "name"},
+        {"now\rx name", "now\rx", "name"},
+        {"now a\rb", "now", NULL},
+        {"now name\ndb other\n", "now", "name"},
+        {"../x name", "../x name", NULL},
+        {"what=1 now", "what=1 now", NULL},
+        {"'now", "'now", NULL},
+        {"", NULL, NULL},
+        {"\n", NULL, NULL},
+        {LONG "efgh 'x", LONG "ef", NULL},
+        {LONG "\xe2\x82\xac\xe2\x82\xac 'x", LONG, NULL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        char *snapshot, *image_name;
+        line_peek(rows[i].line, strlen(rows[i].line), &snapshot, &image_name);
+        if (!rows[i].snapshot || !snapshot ? snapshot != rows[i].snapshot
+                                           : strcmp(snapshot, rows[i].snapshot) != 0)
+            fail_msg("%s: snapshot '%s'", rows[i].line, snapshot);
+        if (!rows[i].image_name || !image_name ? image_name != rows[i].image_name
+                                               : strcmp(image_name, rows[i].image_name) != 0)
+            fail_msg("%s: name '%s'", rows[i].line, image_name);
+        free(snapshot);
+        free(image_name);
+    }
+}
+
 static void counts_characters_of_names(void **state)
 {
     (void)state;
@@ -197,6 +235,7 @@ int main(void)
         cmocka_unit_test(refuses_lines),
         cmocka_unit_test(reads_no_byte_past_the_line),
         cmocka_unit_test(refuses_what_is_too_long),
+        cmocka_unit_test(tells_what_a_refused_line_names),
         cmocka_unit_test(counts_characters_of_names),
         cmocka_unit_test(bounds_the_number_of_properties),
     };
