@@ -111,6 +111,14 @@ static const char *name_of(const struct glance_config *c)
     return c->username ? c->username : c->user_id;
 }
 
+/* Likewise; NULL: none was asked for. */
+static const char *name_of_project(const struct glance_config *c)
+{
+    if (!has_scope(c))
+        return NULL;
+    return c->project_name ? c->project_name : c->project_id;
+}
+
 static int refuse(const struct http_answer *answer, const struct glance_config *config,
                   struct error *err)
 {
@@ -119,8 +127,11 @@ static int refuse(const struct http_answer *answer, const struct glance_config *
     /* Of a token that is none it says, as of any thing, that it cannot be found. */
     bool is_no_token = answer->status == 404 && config->auth_type == GLANCE_AUTH_TOKEN &&
                        answer_is_from_service(answer);
+    const char *project = name_of_project(config);
     if (answer->status == 401 || is_no_token)
-        return error_set(err, -EACCES, "Keystone refuses '%s': %s", name_of(config), text);
+        return error_set(err, -EACCES, "Keystone refuses '%s'%s%s%s: %s", name_of(config),
+                         project ? " for project '" : "", project ? project : "",
+                         project ? "'" : "", text);
     if (answer->status == 403)
         return error_set(err, -EPERM, "Keystone forbids it: %s", text);
     /* No Keystone, or not there: nothing that another try would change. */

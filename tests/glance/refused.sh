@@ -26,11 +26,11 @@ refuses() {
 
 # Logins.
 cloud_login snap
-OS_PASSWORD=wrong-word refuses EACCES "Keystone refuses 'snap': The request .*authentic" login
+OS_PASSWORD=wrong-word refuses EACCES "Keystone refuses 'snap' for project 'vms': The request .*authentic" login
 if grep -F wrong-word "$LOG" "$T/out"; then
     fail 'the password was shown'
 fi
-OS_PROJECT_NAME=none refuses EACCES "Keystone refuses 'snap'" upload image raw "$T/3"
+OS_PROJECT_NAME=none refuses EACCES "Keystone refuses 'snap' for project 'none'" upload image raw "$T/3"
 OS_AUTH_URL=$IDENTITY/nowhere refuses EINVAL 'Keystone at .*/nowhere. says 404' login
 OS_AUTH_URL=$IMAGES refuses EINVAL 'Keystone at .*:9292. says 300' login
 OS_AUTH_URL=http://127.0.0.1:1/v3 refuses ECONNREFUSED 'Keystone at .*:1/v3' login

@@ -71,7 +71,7 @@ if grep -qF "$token" "$LOG" "$T/out"; then
 fi
 export OS_TOKEN=${token%???}AAA
 glance login
-assert_match "$OUT" '^EACCES Keystone refuses .the token.: ' 'login by a token that is none'
+assert_match "$OUT" '^EACCES Keystone refuses .the token. for project .vms.: ' 'login by a token that is none'
 
 # clouds.yaml, with its secrets elsewhere; a named cloud wins over the environment.
 cloud_logout

@@ -271,7 +271,8 @@ static void logs_in_again_once(void **state)
     CHECK(0, "", LOGIN, CREATED, refused, LOGIN, SENT, ACTIVE);
     CHECK(-EACCES, "Glance accepts no token of ours: who?", LOGIN, CREATED, refused, LOGIN, refused,
           DELETED);
-    CHECK(-EACCES, "Keystone refuses 'u': gone", LOGIN, {"POST /v2/images ", "401 Unauthorized"},
+    CHECK(-EACCES, "Keystone refuses 'u' for project 'P': gone", LOGIN,
+          {"POST /v2/images ", "401 Unauthorized"},
           {"POST /v3/auth/tokens", "401 No||{\"error\": {\"message\": \"gone\"}}"});
 }
 
