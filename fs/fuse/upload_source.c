@@ -242,7 +242,15 @@ static void close_body(void *ctx, const struct glance_body *body)
     reader_close(body->ctx);
 }
 
-/* ---- The end ---- */
+/* ---- What is told ---- */
+
+static void tell_replaced(void *ctx, const struct upload_replaced *replaced)
+{
+    (void)ctx;
+    log_warn("domain '%s': upload %u: lost the connection within image %s: deleted it, and sends "
+             "all again as image %s",
+             replaced->domain_name, replaced->id, replaced->old_image_id, replaced->new_image_id);
+}
 
 /* By its number: two that fail for one reason are two faults. */
 static void note_failure(struct tree *tree, const struct upload_end *end)
@@ -275,6 +283,7 @@ struct upload_source upload_source_make(struct tree *tree)
     return (struct upload_source){.describe = describe,
                                   .open = open_body,
                                   .close = close_body,
+                                  .replaced = tell_replaced,
                                   .ended = tell_end,
                                   .ctx = tree};
 }

@@ -42,6 +42,13 @@ struct upload_end {
     const struct error *err; /* NULL: the image is active */
 };
 
+/* An image whose connection was lost within its bytes, and was deleted; all borrowed. */
+struct upload_replaced {
+    const char *domain_name;
+    unsigned id;
+    const char *old_image_id, *new_image_id;
+};
+
 /* Where the bytes come from: whoever has the domains fills this in. */
 struct upload_source {
     /* From memory and image headers, on the writer's thread. 0, -ENOENT, or why not. */
@@ -54,7 +61,9 @@ struct upload_source {
     int (*open)(void *ctx, const struct upload_what *what, const struct glance_cancel *cancel,
                 struct glance_body *ret_body, struct error *err);
     void (*close)(void *ctx, const struct glance_body *body);
-    /* To be told, once for each line; on any thread, with no lock held. */
+    /* To be told, on the job's thread, with no lock held. */
+    void (*replaced)(void *ctx, const struct upload_replaced *replaced);
+    /* Likewise, once for each line; on any thread. */
     void (*ended)(void *ctx, const struct upload_end *end);
     void *ctx;
 };

@@ -184,7 +184,16 @@ static void note_moved(void *ctx, enum glance_phase phase, uint64_t n_sent)
 /* Without memory for it the table shows the old one. */
 static void note_replaced(void *ctx, const char *new_id)
 {
-    show_image(ctx, new_id, NULL);
+    struct job *job = ctx;
+    const struct upload_source *source = &job->uploads->config.source;
+    /* image_id changes on this thread only. */
+    struct upload_replaced replaced = {.domain_name = job->domain_name,
+                                       .id = job->id,
+                                       .old_image_id = job->image_id,
+                                       .new_image_id = new_id};
+    if (source->replaced)
+        source->replaced(source->ctx, &replaced);
+    show_image(job, new_id, NULL);
 }
 
 /* The speed of what failed is that up to then. */

@@ -86,6 +86,7 @@ static void answers_when_the_bytes_are_fixed(void **state)
     assert_int_equal(double_images(), 1);
     assert_int_equal(double_ends(), 1);
     assert_string_equal(double_reason(), "");
+    assert_string_equal(double_replaced(), "web 1 image-1 image-1b");
     close_uploads(uploads);
 }
 

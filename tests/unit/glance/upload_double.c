@@ -24,6 +24,7 @@ static struct {
     unsigned count[N_STEPS];
     unsigned n_images, n_bodies, n_made, n_ends;
     char reason[ERROR_TEXT_MAX];
+    char replaced[ERROR_TEXT_MAX];
 } world;
 
 void double_reset(void)
@@ -116,6 +117,11 @@ unsigned double_ends(void)
 const char *double_reason(void)
 {
     return world.reason;
+}
+
+const char *double_replaced(void)
+{
+    return world.replaced;
 }
 
 /* Counts, waits, fails. */
@@ -279,6 +285,15 @@ static void close_body(void *ctx, const struct glance_body *body)
     add(&world.n_bodies, -1);
 }
 
+static void note_replaced(void *ctx, const struct upload_replaced *replaced)
+{
+    (void)ctx;
+    mutex_lock(&lock);
+    snprintf(world.replaced, sizeof(world.replaced), "%s %u %s %s", replaced->domain_name,
+             replaced->id, replaced->old_image_id, replaced->new_image_id);
+    mutex_unlock(&lock);
+}
+
 static void note_end(void *ctx, const struct upload_end *end)
 {
     (void)ctx;
@@ -291,8 +306,11 @@ static void note_end(void *ctx, const struct upload_end *end)
 
 struct upload_source double_source(void)
 {
-    return (struct upload_source){
-        .describe = describe, .open = open_body, .close = close_body, .ended = note_end};
+    return (struct upload_source){.describe = describe,
+                                  .open = open_body,
+                                  .close = close_body,
+                                  .replaced = note_replaced,
+                                  .ended = note_end};
 }
 
 /* ---- Writers ---- */

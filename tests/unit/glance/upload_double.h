@@ -36,6 +36,8 @@ unsigned double_bodies(void);
 /* How often something ended, well or not, and the text of the last failure. */
 unsigned double_ends(void);
 const char *double_reason(void);
+/* "DOMAIN UPLOAD OLD-IMAGE NEW-IMAGE" of the last one that was sent again. */
+const char *double_replaced(void);
 
 struct glance *double_glance(void);
 struct upload_source double_source(void);
