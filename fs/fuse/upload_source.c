@@ -271,7 +271,8 @@ static void tell_end(void *ctx, const struct upload_end *end)
     if (!end->err)
         log_info("domain '%s': upload %u: image '%s' (%s) is active", end->domain_name, end->id,
                  end->image_name, image_id);
-    else if (end->err->code == -EINTR || end->err->code == -ESHUTDOWN)
+    else if ((end->err->code == -EINTR || end->err->code == -ESHUTDOWN) &&
+             !strstr(end->err->text, "may be left"))
         log_info("domain '%s': upload %u (image %s): %s", end->domain_name, end->id, image_id,
                  end->err->text);
     else

@@ -2,6 +2,7 @@
 /* What a job's thread does: login, record, turn, bytes, data, verification. */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/glance/upload_internal.h"
 #include "qcow/base/cleanup.h"
@@ -139,7 +140,7 @@ static int open_body(struct job *job, struct error *err)
         .snapshot = job->line.snapshot,
         .target = job->line.disk,
         .format = job->format,
-        .pid = job->pid,
+        .pid = job->line.is_poll ? job->pid : getpid(), /* the writer may have ended */
     };
     struct glance_cancel cancel = make_cancel(job);
     int r = wait_turn(job, err);
@@ -171,11 +172,24 @@ static void note_moved_locked(struct job *job, enum glance_phase phase, uint64_t
     job->n_sent = n_sent;
 }
 
+/* The speed of what failed is that up to then. */
+static void note_broken_off(struct job *job)
+{
+    uploads_lock(job->uploads);
+    if (job->ended_ns == 0)
+        job->ended_ns = monotonic_ns();
+    uploads_unlock(job->uploads);
+}
+
 static void note_moved(void *ctx, enum glance_phase phase, uint64_t n_sent)
 {
     struct job *job = ctx;
-    if (phase == GLANCE_VERIFYING)
+    if (phase != GLANCE_SENDING)
         close_body(job);
+    if (phase == GLANCE_CLEANING) {
+        note_broken_off(job);
+        return;
+    }
     uploads_lock(job->uploads);
     note_moved_locked(job, phase, n_sent);
     uploads_unlock(job->uploads);
@@ -196,15 +210,6 @@ static void note_replaced(void *ctx, const char *new_id)
     show_image(job, new_id, NULL);
 }
 
-/* The speed of what failed is that up to then. */
-static void note_broken_off(struct job *job)
-{
-    uploads_lock(job->uploads);
-    if (job->ended_ns == 0)
-        job->ended_ns = monotonic_ns();
-    uploads_unlock(job->uploads);
-}
-
 static int send_body(struct job *job, struct glance_image *image, struct error *err)
 {
     struct uploads *uploads = job->uploads;
@@ -216,11 +221,7 @@ static int send_body(struct job *job, struct glance_image *image, struct error *
     struct glance_cancel cancel = make_cancel(job);
     struct glance_progress progress = {.moved = note_moved, .replaced = note_replaced, .ctx = job};
     int r = glance_image_send(image, &job->body, &progress, &cancel, err);
-    if (r == 0)
-        note_moved(job, GLANCE_VERIFYING, job->len);
-    else
-        note_broken_off(job);
-    close_body(job);
+    note_moved(job, r == 0 ? GLANCE_VERIFYING : GLANCE_CLEANING, job->len);
     return r;
 }
 
