@@ -2,7 +2,6 @@
 #include "fs/fuse/file.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -237,14 +236,9 @@ static int start_flattening(struct pending *pending, struct reader *reader, stru
     if (!flattening)
         return error_set(err, -ENOMEM, "out of memory");
     *flattening = (struct flattening){.pending = pending, .reader = reader};
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_t thread;
-    int r = pthread_create(&thread, &attr, flatten_and_answer, flattening);
-    pthread_attr_destroy(&attr);
-    if (r != 0)
-        return error_set(err, -r, "cannot start a thread: %s", strerrordesc_np(r));
+    int r = thread_start_detached(flatten_and_answer, flattening);
+    if (r < 0)
+        return error_set(err, r, "cannot start a thread: %s", strerrordesc_np(-r));
     flattening = NULL; /* the thread's */
     return 0;
 }

@@ -3,8 +3,6 @@
 #include "fs/glance/upload.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,17 +170,8 @@ static void *job_main(void *arg)
 
 static int start_thread(struct job *job, struct error *err)
 {
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    sigset_t all, before; /* signals are for the main thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    int r = pthread_create(&thread, &attr, job_main, job);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return r == 0 ? 0 : error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(r));
+    int r = thread_start_detached(job_main, job);
+    return r == 0 ? 0 : error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(-r));
 }
 
 /* All that can be told without the network. */

@@ -3,7 +3,6 @@
  * The thread of a domain's instants: takes one, holds it, puts the domain back, and goes on trying
  * where that does not work at once. There is one while there is anything to do.
  */
-#include <signal.h>
 #include <string.h>
 
 #include "fs/log.h"
@@ -278,18 +277,9 @@ int session_start_locked(struct slot *slot, struct error *err)
     if (STAILQ_EMPTY(&slot->left) && registry->n_open >= registry->config.max_open &&
         !registry_make_room_locked(registry))
         return error_set(err, -EMFILE, "%u instants are open already (max_open)", registry->n_open);
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    sigset_t all, before; /* signals are for the main thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    int r = pthread_create(&thread, &attr, session_main, slot);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (r != 0)
-        return error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(r));
+    int r = thread_start_detached(session_main, slot);
+    if (r < 0)
+        return error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(-r));
     slot->has_thread = true;
     registry->n_open++;
     registry->n_threads++;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * pthread mutexes and conditions with clang's thread-safety annotations, so that
+ * pthread threads, and mutexes and conditions with clang's thread-safety annotations, so that
  * `-Wthread-safety` refuses code that touches guarded fields without the lock.
  * https://clang.llvm.org/docs/ThreadSafetyAnalysis.html
  */
@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -85,6 +86,23 @@ static inline void cond_wake_all(struct cond *c)
 static inline void cond_wait(struct cond *c, struct mutex *m) REQUIRES(*m)
 {
     pthread_cond_wait(&c->c, &m->m);
+}
+
+/* A thread that nobody joins, with all signals blocked: they are for others. 0 or negative errno.
+ */
+static inline int thread_start_detached(void *(*run)(void *ctx), void *ctx)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    int r = pthread_create(&thread, &attr, run, ctx);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    return -r;
 }
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

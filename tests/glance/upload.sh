@@ -8,22 +8,13 @@ cloud_start
 make_qcow2 "$T/disk.qcow2"
 head -c 3000001 /dev/urandom >"$T/disk.raw"
 
-# show FIELD...: of the image, as the OpenStack client has it.
-show() {
-    openstack image show "$IMAGE" -f json >"$T/shown"
-    /usr/bin/python3 -c 'import json, sys
-s = json.load(open(sys.argv[1]))
-s |= s.pop("properties")
-print("|".join(str(s.get(k)) for k in sys.argv[2:]))' "$T/shown" "$@"
-}
-
 # By password, with all that a record may have.
 cloud_login snap
 glance upload 'café "1"' qcow2 "$T/disk.qcow2" min_disk=8 min_ram=64 visibility=shared \
     hw_disk_bus=virtio image_type=snapshot 'note=two
 lines' protected=true
 assert_eq "$OUT" OK 'upload by password'
-assert_eq "$(show name status disk_format container_format min_disk min_ram visibility protected \
+assert_eq "$(show "$IMAGE" name status disk_format container_format min_disk min_ram visibility protected \
     hw_disk_bus image_type note)" \
     $'café "1"|active|qcow2|bare|8|64|shared|True|virtio|snapshot|two\nlines' 'the record'
 openstack image save --file "$T/saved" "$IMAGE"

@@ -388,3 +388,12 @@ glance_end() {
     exec {CALL_IN}>&-
     check_call
 }
+
+# show ID FIELD...: of an image, as the OpenStack client has it.
+show() {
+    openstack image show "$1" -f json >"$T/shown"
+    /usr/bin/python3 -c 'import json, sys
+s = json.load(open(sys.argv[1]))
+s |= s.pop("properties")
+print("|".join(str(s.get(k)) for k in sys.argv[2:]))' "$T/shown" "${@:2}"
+}

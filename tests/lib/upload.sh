@@ -29,15 +29,6 @@ row_is() {
     [[ $(row_of "$1") == "$2 "* ]]
 }
 
-# show ID FIELD...: of an image, as the OpenStack client has it.
-show() {
-    openstack image show "$1" -f json >"$T/shown"
-    /usr/bin/python3 -c 'import json, sys
-s = json.load(open(sys.argv[1]))
-s |= s.pop("properties")
-print("|".join(str(s.get(k)) for k in sys.argv[2:]))' "$T/shown" "${@:2}"
-}
-
 # stored ID NAME: a property as Glance keeps it; the OpenStack client does not show them all.
 stored() {
     /usr/bin/python3 - "$CLOUD/glance.db" "$@" <<'PY'

@@ -147,8 +147,10 @@ static void never_leaves_the_host(void **state)
     }
 }
 
-#define ENDPOINT(region, interface, url)                                                           \
-    "{\"region_id\": \"" region "\", \"interface\": \"" interface "\", \"url\": \"" url "\"}"
+static json_t *endpoint(const char *region, const char *interface, const char *url)
+{
+    return json_pack("{ss ss ss}", "region_id", region, "interface", interface, "url", url);
+}
 
 static int find(const char *catalog, const char *region, char **ret_url, struct error *err)
 {
@@ -162,48 +164,14 @@ static int find(const char *catalog, const char *region, char **ret_url, struct 
 static void finds_the_image_service(void **state)
 {
     (void)state;
-    static const char catalog[] = "[{\"type\": \"compute\", \"endpoints\": [" ENDPOINT(
-        "A", "public",
-        "http://c") "]},"
-                    " 7, {\"type\": \"image\", \"endpoints\": [" ENDPOINT(
-                        "A", "admin",
-                        "http://1") ", 3," ENDPOINT("A", "public",
-                                                    "http://2/v2/") "," ENDPOINT("B", "public",
-                                                                                 "http://3") ", "
-                                                                                             "{\"re"
-                                                                                             "gion"
-                                                                                             "\": "
-                                                                                             "\"C\""
-                                                                                             ", "
-                                                                                             "\"int"
-                                                                                             "erfac"
-                                                                                             "e\": "
-                                                                                             "\"pub"
-                                                                                             "lic\""
-                                                                                             ", "
-                                                                                             "\"url"
-                                                                                             "\": "
-                                                                                             "\"htt"
-                                                                                             "p://"
-                                                                                             "4\"}"
-                                                                                             ", "
-                                                                                             "{\"re"
-                                                                                             "gion"
-                                                                                             "\": "
-                                                                                             "\"D\""
-                                                                                             ", "
-                                                                                             "\"int"
-                                                                                             "erfac"
-                                                                                             "e\": "
-                                                                                             "\"pub"
-                                                                                             "lic\""
-                                                                                             ", "
-                                                                                             "\"url"
-                                                                                             "\": "
-                                                                                             "\"gop"
-                                                                                             "her:/"
-                                                                                             "/5\"}"
-                                                                                             "]}]";
+    auto_json json_t *json =
+        json_pack("[{ss s[o]} i {ss s[oiooooo]}]", "type", "compute", "endpoints",
+                  endpoint("A", "public", "http://c"), 7, "type", "image", "endpoints",
+                  endpoint("A", "admin", "http://1"), 3, endpoint("A", "public", "http://2/v2/"),
+                  endpoint("B", "public", "http://3"), endpoint("C", "public", "http://4"),
+                  endpoint("D", "public", "gopher://5"), json_null());
+    auto_free char *catalog = json_dumps(json, 0);
+    assert_non_null(catalog);
     static const struct {
         const char *region, *url, *text;
     } rows[] = {
