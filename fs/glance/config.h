@@ -2,7 +2,7 @@
 /*
  * Which cloud, and as whom: the OS_* environment or one cloud of clouds.yaml and secure.yaml, as
  * the OpenStack clients take them. Read once, at mount, on the main thread; read-only afterwards.
- * Holds secrets: nothing of it may get into a message but what glance_config_describe() says.
+ * Holds secrets: what a server says gets into a message by way of answer_message() only.
  */
 #pragma once
 

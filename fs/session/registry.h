@@ -31,8 +31,8 @@ enum live_method { LIVE_AUTO, LIVE_OVERLAY, LIVE_BACKUP, LIVE_COPY, LIVE_MANAGED
 enum cold_method { COLD_LOCK, COLD_INTERNAL, COLD_OVERLAY };
 
 struct registry_config {
-    struct host *host;        /* borrowed until registry_close() */
-    struct qcow_cache *cache; /* borrowed until registry_close() */
+    struct host *host;        /* borrowed until registry_destroy() */
+    struct qcow_cache *cache; /* borrowed until registry_destroy() */
     struct journal *journal;  /* borrowed until registry_destroy(); NULL: nothing is changed */
     enum live_method live;
     enum cold_method cold;
