@@ -231,7 +231,8 @@ static void begin_alive(struct program *p)
 static int start(struct program *p, struct error *err)
 {
     if (cloud_start(&p->cloud, p->options.timeout_s, err) < 0 ||
-        qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
+        qcow_cache_create(p->options.cache_len, &p->cache, err) < 0 ||
+        qcow_cache_set_threads(p->cache, p->options.n_threads, err) < 0)
         return EXIT_SYSTEM;
     int status = open_host(p, err);
     if (status != EXIT_FINE)

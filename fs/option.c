@@ -20,6 +20,8 @@ enum { TIMEOUT_MAX_S = 2592000 };
 enum { MAX_OPEN_MAX = 1000000 };
 /* Each holds an instant and a connection, and reads a disk as fast as it can. */
 enum { MAX_UPLOADS_MAX = 1000 };
+/* A read of a megabyte has no more clusters of 4 KiB to share out. */
+enum { THREADS_MAX = 256 };
 /* No file system is larger, and sums cannot overflow. */
 static const uint64_t min_free_max = 1ULL << 62;
 
@@ -201,6 +203,15 @@ static int set_max_open(const struct option_value *v, struct error *err)
     int r = parse_number(v, 10, 1, MAX_OPEN_MAX, &number, err);
     if (r == 0)
         v->options->max_open = (unsigned)number;
+    return r;
+}
+
+static int set_threads(const struct option_value *v, struct error *err)
+{
+    uint64_t number = 0;
+    int r = parse_number(v, 10, 1, THREADS_MAX, &number, err);
+    if (r == 0)
+        v->options->n_threads = (unsigned)number;
     return r;
 }
 
@@ -397,6 +408,7 @@ static const struct option known[] = {
     {"timeout", true, set_timeout},
     {"max_open", true, set_max_open},
     {"max_uploads", true, set_max_uploads},
+    {"threads", true, set_threads},
     {"cloud", true, set_cloud},
     {"min_free", true, set_min_free},
     {"cache", true, set_cache},

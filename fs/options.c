@@ -2,6 +2,7 @@
 #include "fs/options.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -211,6 +212,13 @@ static int default_state_dir(char **ret_path, struct error *err)
     return 0;
 }
 
+/* That this process may use. */
+static unsigned count_processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
 int options_parse(int argc, char *const *argv, struct options *ret_options, struct error *err)
 {
     *ret_options = (struct options){
@@ -221,6 +229,7 @@ int options_parse(int argc, char *const *argv, struct options *ret_options, stru
         .max_open = 16,
         .max_uploads = 2,
         .cache_len = 64 << 20,
+        .n_threads = count_processors(),
         .min_free_len = OPTIONS_MIN_FREE_DEFAULT,
         .uid = geteuid(),
         .gid = getegid(),
@@ -283,6 +292,7 @@ void options_print_help(FILE *to)
           "  min_free=BYTES      kept free where files grow (5 %, but 1G to 20G)\n"
           "  timeout=TIME        for calls that answer at once (30s)\n"
           "  cache=BYTES         memory for tables and clusters (64M)\n"
+          "  threads=N           that inflate for one reader (as many as processors)\n"
           "  list=raw|qcow2|all  which views of a disk ls shows; all are found by name (raw)\n"
           "  format=raw|qcow2    dir: what qcow2 content under another name is\n"
           "  backing_dir=DIR     references may lead there, too (repeatable)\n"

@@ -52,6 +52,7 @@ struct options {
     unsigned max_open, max_uploads;
     char *cloud;           /* in clouds.yaml, or NULL: what the environment says */
     uint64_t cache_len;    /* bytes */
+    unsigned n_threads;    /* that inflate for one reader, its own among them */
     uint64_t min_free_len; /* bytes, or OPTIONS_MIN_FREE_DEFAULT */
     char **backing_dirs;   /* absolute */
     size_t n_backing_dirs;

@@ -41,6 +41,7 @@ struct shard {
 struct qcow_cache {
     size_t shard_limit;
     atomic_uint_fast64_t next_file_id;
+    struct pool *pool; /* immutable once an image is open */
     struct shard shards[SHARDS];
 };
 
@@ -56,8 +57,28 @@ int qcow_cache_create(size_t limit, struct qcow_cache **ret_cache, struct error 
         mutex_init(&shard->lock);
         cond_init(&shard->loaded);
     }
+    int r = qcow_cache_set_threads(cache, 1, err);
+    if (r < 0) {
+        qcow_cache_destroy(cache);
+        return r;
+    }
     *ret_cache = cache;
     return 0;
+}
+
+int qcow_cache_set_threads(struct qcow_cache *cache, unsigned n_threads, struct error *err)
+{
+    struct pool *pool;
+    if (pool_create(n_threads, &pool) < 0)
+        return error_set(err, -ENOMEM, "out of memory");
+    pool_destroy(cache->pool);
+    cache->pool = pool;
+    return 0;
+}
+
+struct pool *cache_pool(struct qcow_cache *cache)
+{
+    return cache->pool;
 }
 
 static void entry_free(struct cache_entry *entry)
@@ -70,6 +91,7 @@ void qcow_cache_destroy(struct qcow_cache *cache)
 {
     if (!cache)
         return;
+    pool_destroy(cache->pool);
     for (int i = 0; i < SHARDS; i++) {
         struct shard *shard = &cache->shards[i];
         mutex_lock(&shard->lock);
@@ -262,6 +284,17 @@ int cache_get(struct qcow_cache *cache, const struct cache_key *key, size_t len,
         return error_set(err, r, "%s", why.text);
     *ret_ref = (struct cache_ref){.data = entry->data, .entry = entry};
     return 0;
+}
+
+bool cache_find(struct qcow_cache *cache, const struct cache_key *key, struct cache_ref *ret_ref)
+{
+    uint64_t hash = hash_key(key);
+    struct shard *shard = shard_of(cache, hash);
+    mutex_lock(&shard->lock);
+    struct cache_entry *entry = find(shard, key, hash);
+    bool is_there = entry && use_locked(shard, entry, cache->shard_limit, ret_ref, NULL) == 0;
+    mutex_unlock(&shard->lock);
+    return is_there;
 }
 
 void cache_put(struct qcow_cache *cache, struct cache_ref *ref)

@@ -7,9 +7,11 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qcow/pool.h"
 #include "qcow/qcow.h"
 
 enum cache_kind {
@@ -41,6 +43,15 @@ typedef int cache_load_fn(void *ctx, uint8_t *buf, size_t len, struct error *err
 int cache_get(struct qcow_cache *cache, const struct cache_key *key, size_t len,
               cache_load_fn *load, void *ctx, struct cache_ref *ret_ref, struct error *err);
 void cache_put(struct qcow_cache *cache, struct cache_ref *ref);
+
+/*
+ * Pins an entry if it is there, loaded or being loaded (which is waited for). False if it is not,
+ * or could not be loaded.
+ */
+bool cache_find(struct qcow_cache *cache, const struct cache_key *key, struct cache_ref *ret_ref);
+
+/* The threads of qcow_cache_set_threads(). */
+struct pool *cache_pool(struct qcow_cache *cache);
 
 /* A number that no other source of this cache has. */
 uint64_t cache_new_file_id(struct qcow_cache *cache);

@@ -2,10 +2,11 @@
 /*
  * The decoder's whole public face: open, close, size, read, map, list snapshots.
  *
- * Read-only. The library opens no path, logs nothing and has no globals: an opener callback gives
- * it a descriptor for each reference (backing file, external data file), so that the policy of
- * what may be opened stays with the caller. An image once open may be read and mapped by any
- * number of threads at the same time; open and close are the business of one thread.
+ * Read-only. The library opens no path, logs nothing and has no globals but what each thread keeps
+ * for itself: an opener callback gives it a descriptor for each reference (backing file, external
+ * data file), so that the policy of what may be opened stays with the caller. An image once open
+ * may be read and mapped by any number of threads at the same time; open and close are the business
+ * of one thread.
  *
  * Format: "QCow2 image file format" of QEMU 7.2, as pinned in docs/format-notes.md.
  */
@@ -15,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "qcow/base/error.h"
@@ -143,6 +145,12 @@ bool qcow_has_magic(int fd);
  * @limit  bytes; what readers hold at one moment may exceed it by a cluster for each thread
  */
 int qcow_cache_create(size_t limit, struct qcow_cache **ret_cache, struct error *err);
+/*
+ * Lets @n_threads inflate clusters for one reader at the same time, the reader's own among them (1
+ * if not called). The others are started when there is first work for them. Before any image is
+ * opened. 0 or -ENOMEM.
+ */
+int qcow_cache_set_threads(struct qcow_cache *cache, unsigned n_threads, struct error *err);
 void qcow_cache_destroy(struct qcow_cache *cache); /* after the last image; NULL is fine */
 size_t qcow_cache_used(struct qcow_cache *cache);  /* bytes held now */
 
@@ -182,6 +190,26 @@ const struct qcow_file *qcow_layer_file(const struct qcow_image *image, unsigned
  */
 ssize_t qcow_read(struct qcow_image *image, uint64_t guest_off, void *buf, size_t len,
                   struct error *err);
+
+/* Where bytes are: pieces that follow one another. */
+enum { QCOW_PARTS_MAX = 64 };
+struct qcow_parts {
+    struct iovec iov[QCOW_PARTS_MAX];
+    int n;
+};
+
+/*
+ * As qcow_read(), but spares long runs of zeros: they need not be in @buf. @ret_parts tells where
+ * the bytes are, each in @buf at its place or in zeros that the library has.
+ */
+ssize_t qcow_read_parts(struct qcow_image *image, uint64_t guest_off, void *buf, size_t len,
+                        struct qcow_parts *ret_parts, struct error *err);
+
+/*
+ * Frees what the library keeps for the calling thread. Comes by itself when a thread ends; for
+ * main().
+ */
+void qcow_thread_release(void);
 
 enum qcow_extent_kind {
     QCOW_DATA, /* some layer holds data for it */

@@ -1,33 +1,70 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Guest range -> extents -> bytes, and the same without the bytes: qcow_read and qcow_map. */
+/* Guest range -> extents -> bytes: qcow_read and its kin, and the same without the bytes: qcow_map.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "qcow/base/bytes.h"
-#include "qcow/base/cleanup.h"
+#include "qcow/base/thread.h"
 #include "qcow/chain.h"
 #include "qcow/image_internal.h"
 #include "qcow/inflate.h"
 #include "qcow/qcow.h"
 
-struct inflate_load {
-    const struct layer *layer;
-    const struct cluster_run *run;
+/* ---- Where the bytes are ---- */
+
+enum {
+    ZEROS_LEN = 64 << 10, /* stays in the processor's cache */
+    ZEROS_MIN = 16 << 10, /* shorter runs are written: a piece costs something, too */
 };
 
-static int load_inflated(void *ctx, uint8_t *buf, size_t len, struct error *err)
+/*
+ * Constant, so that its pages are those of the program's file: of memory that nobody wrote to, the
+ * kernel takes the pages of a reply one by one, which cost as much as writing the zeros.
+ */
+static const uint8_t zeros[ZEROS_LEN];
+
+/* @parts may be NULL, as everywhere below: then all bytes go to the buffer. */
+static void add_bytes(struct qcow_parts *parts, uint8_t *buf, size_t len)
 {
-    const struct inflate_load *load = ctx;
-    const struct layer *layer = load->layer;
-    const struct cluster_run *run = load->run;
-    auto_free uint8_t *packed = malloc(run->host_len);
+    if (!parts)
+        return;
+    struct iovec *last = parts->n > 0 ? &parts->iov[parts->n - 1] : NULL;
+    if (last && (uint8_t *)last->iov_base + last->iov_len == buf)
+        last->iov_len += len;
+    else
+        parts->iov[parts->n++] = (struct iovec){.iov_base = buf, .iov_len = len};
+}
+
+/* One place is always left, for bytes that come after zeros. */
+static void add_zeros(struct qcow_parts *parts, uint8_t *buf, size_t len)
+{
+    size_t n = (len + ZEROS_LEN - 1) / ZEROS_LEN;
+    if (!parts || len < ZEROS_MIN || (size_t)parts->n + n >= QCOW_PARTS_MAX) {
+        memset(buf, 0, len);
+        add_bytes(parts, buf, len);
+        return;
+    }
+    for (; len > 0; len -= parts->iov[parts->n++].iov_len)
+        parts->iov[parts->n] =
+            (struct iovec){.iov_base = (void *)zeros, .iov_len = (size_t)min_u64(len, ZEROS_LEN)};
+}
+
+/* ---- Compressed clusters ---- */
+
+static int unpack(const struct layer *layer, const struct cluster_run *run, uint8_t *buf,
+                  struct error *err)
+{
+    uint8_t *packed = inflate_input(run->host_len);
     if (!packed)
         return error_set(err, -ENOMEM, "out of memory");
     int r = source_read_data(&layer->src, run->host_off, packed, run->host_len, err);
     if (r == 0)
-        r = inflate_cluster(layer->hdr.compression, packed, run->host_len, buf, len, err);
+        r = inflate_cluster(layer->hdr.compression, packed, run->host_len, buf,
+                            layer->hdr.cluster_size, err);
+    inflate_input_done();
     if (r == -EBADMSG)
         error_prefix(err,
                      "'%s': L2 entry %#" PRIx64 ": compressed cluster at %#" PRIx64 " (%" PRIu64
@@ -36,55 +73,142 @@ static int load_inflated(void *ctx, uint8_t *buf, size_t len, struct error *err)
     return r;
 }
 
-static int read_compressed(const struct qcow_image *image, const struct chain_extent *extent,
-                           uint64_t guest_off, void *buf, size_t len, struct error *err)
+static int load_unpacked(void *ctx, uint8_t *buf, size_t len, struct error *err)
+{
+    const struct chain_extent *extent = ctx;
+    (void)len;
+    return unpack(extent->layer, &extent->run, buf, err);
+}
+
+/* A whole cluster to be unpacked straight to where it is wanted. */
+struct unpacking {
+    struct chain_extent extent;
+    uint8_t *buf;
+};
+
+enum { UNPACKINGS_MAX = 64 };
+
+/* One call of qcow_read(). */
+struct reading {
+    const struct qcow_image *image;
+    struct qcow_parts *parts;
+    /* Not begun yet, and independent of one another, in the guest's order: */
+    struct unpacking unpackings[UNPACKINGS_MAX];
+    unsigned n_unpackings;
+    /* Of the first in the guest's order that failed: */
+    struct mutex lock;
+    unsigned failed_idx GUARDED_BY(lock);
+    struct error failure GUARDED_BY(lock);
+};
+
+static void note_failure(struct reading *reading, unsigned idx, const struct error *err)
+{
+    mutex_lock(&reading->lock);
+    if (reading->failure.code == 0 || idx < reading->failed_idx) {
+        reading->failed_idx = idx;
+        reading->failure = *err;
+    }
+    mutex_unlock(&reading->lock);
+}
+
+static void unpack_one(void *ctx, unsigned idx)
+{
+    struct reading *reading = ctx;
+    const struct unpacking *unpacking = &reading->unpackings[idx];
+    struct error err = {0};
+    if (unpack(unpacking->extent.layer, &unpacking->extent.run, unpacking->buf, &err) < 0)
+        note_failure(reading, idx, &err);
+}
+
+/* On all threads that there are. */
+static int unpack_all(struct reading *reading, struct error *err)
+{
+    pool_run(cache_pool(reading->image->cache), unpack_one, reading, reading->n_unpackings);
+    reading->n_unpackings = 0;
+    const struct error *failure = &reading->failure; /* nobody else is left who could note one */
+    return failure->code ? error_set(err, failure->code, "%s", failure->text) : 0;
+}
+
+/*
+ * What is asked for piece by piece is inflated once, in the cache. A cluster that is wanted whole
+ * is not likely to be wanted again soon: it goes past the cache, and leaves it to others.
+ */
+static int read_compressed(struct reading *reading, const struct chain_extent *extent,
+                           uint64_t guest_off, uint8_t *buf, size_t len, struct error *err)
 {
     const struct layer *layer = extent->layer;
-    struct inflate_load load = {.layer = layer, .run = &extent->run};
+    struct qcow_cache *cache = reading->image->cache;
+    size_t cluster_size = layer->hdr.cluster_size;
     struct cache_key key = {
         .file_id = layer->src.id, .host_off = extent->run.descriptor, .kind = CACHE_INFLATED};
     struct cache_ref ref;
-    int r = cache_get(image->cache, &key, layer->hdr.cluster_size, load_inflated, &load, &ref, err);
+    int r = 0;
+    if (len == cluster_size && !cache_find(cache, &key, &ref)) {
+        reading->unpackings[reading->n_unpackings++] =
+            (struct unpacking){.extent = *extent, .buf = buf};
+        return reading->n_unpackings == UNPACKINGS_MAX ? unpack_all(reading, err) : 0;
+    }
+    if (len < cluster_size)
+        r = cache_get(cache, &key, cluster_size, load_unpacked, (void *)extent, &ref, err);
     if (r < 0)
         return r;
-    memcpy(buf, ref.data + (guest_off & (layer->hdr.cluster_size - 1)), len);
-    cache_put(image->cache, &ref);
+    memcpy(buf, ref.data + (guest_off & (cluster_size - 1)), len);
+    cache_put(cache, &ref);
     return 0;
 }
 
-static int read_extent(const struct qcow_image *image, const struct chain_extent *extent,
-                       uint64_t guest_off, void *buf, size_t len, struct error *err)
+/* ---- Extents ---- */
+
+static int read_extent(struct reading *reading, const struct chain_extent *extent,
+                       uint64_t guest_off, uint8_t *buf, size_t len, struct error *err)
 {
     switch (extent->run.kind) {
     case CLUSTER_UNALLOCATED:
     case CLUSTER_ZERO:
-        memset(buf, 0, len);
+        add_zeros(reading->parts, buf, len);
         return 0;
     case CLUSTER_DATA:
+        add_bytes(reading->parts, buf, len);
         return source_read_data(&extent->layer->data, extent->run.host_off, buf, len, err);
     case CLUSTER_COMPRESSED:
-        return read_compressed(image, extent, guest_off, buf, len, err);
+        add_bytes(reading->parts, buf, len);
+        return read_compressed(reading, extent, guest_off, buf, len, err);
     }
     abort();
 }
 
-static int read_range(const struct qcow_image *image, uint64_t guest_off, uint8_t *buf, size_t len,
-                      struct error *err)
+static int read_extents(struct reading *reading, uint64_t guest_off, uint8_t *buf, size_t len,
+                        struct error *err)
 {
     while (len > 0) {
         struct chain_extent extent;
-        int r = chain_find_extent(image, guest_off, len, TABLE_GROW_CONTIGUOUS, &extent, err);
+        int r =
+            chain_find_extent(reading->image, guest_off, len, TABLE_GROW_CONTIGUOUS, &extent, err);
         if (r < 0)
             return r;
         size_t part = (size_t)min_u64(len, extent.run.guest_len);
-        r = read_extent(image, &extent, guest_off, buf, part, err);
+        r = read_extent(reading, &extent, guest_off, buf, part, err);
         if (r < 0)
             return r;
         guest_off += part;
         buf += part;
         len -= part;
     }
-    return 0;
+    return unpack_all(reading, err);
+}
+
+static int read_range(const struct qcow_image *image, uint64_t guest_off, uint8_t *buf, size_t len,
+                      struct qcow_parts *parts, struct error *err)
+{
+    struct reading reading;
+    reading.image = image;
+    reading.parts = parts;
+    reading.n_unpackings = 0;
+    reading.failure.code = 0;
+    mutex_init(&reading.lock);
+    int r = read_extents(&reading, guest_off, buf, len, err);
+    mutex_fini(&reading.lock);
+    return r;
 }
 
 /*
@@ -102,15 +226,33 @@ static int confirm(struct qcow_image *image, int result, struct error *err)
     return result;
 }
 
-ssize_t qcow_read(struct qcow_image *image, uint64_t guest_off, void *buf, size_t len,
-                  struct error *err)
+static ssize_t read_parts(struct qcow_image *image, uint64_t guest_off, void *buf, size_t len,
+                          struct qcow_parts *parts, struct error *err)
 {
     uint64_t guest_size = qcow_size(image);
     if (guest_off >= guest_size)
         return 0;
     len = (size_t)min_u64(len, guest_size - guest_off);
-    int r = confirm(image, read_range(image, guest_off, buf, len, err), err);
+    int r = confirm(image, read_range(image, guest_off, buf, len, parts, err), err);
     return r < 0 ? r : (ssize_t)len;
+}
+
+ssize_t qcow_read(struct qcow_image *image, uint64_t guest_off, void *buf, size_t len,
+                  struct error *err)
+{
+    return read_parts(image, guest_off, buf, len, NULL, err);
+}
+
+ssize_t qcow_read_parts(struct qcow_image *image, uint64_t guest_off, void *buf, size_t len,
+                        struct qcow_parts *ret_parts, struct error *err)
+{
+    ret_parts->n = 0;
+    return read_parts(image, guest_off, buf, len, ret_parts, err);
+}
+
+void qcow_thread_release(void)
+{
+    inflate_release();
 }
 
 static enum qcow_extent_kind extent_kind(const struct chain_extent *extent)

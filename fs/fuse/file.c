@@ -316,9 +316,10 @@ void file_read(struct file_table *table, fuse_req_t req, const struct inode *ino
         return;
     }
     struct error err = {0};
-    ssize_t n = reader_read(get_reader(fi), (uint64_t)off, buffer, len, &err);
+    struct qcow_parts parts;
+    ssize_t n = reader_read_parts(get_reader(fi), (uint64_t)off, buffer, len, &parts, &err);
     if (n >= 0) {
-        reply_data(req, buffer, (size_t)n);
+        reply_parts(req, &parts);
         return;
     }
     note_error(table, inode, &err);

@@ -16,6 +16,7 @@
 #include "fs/fuse/upload_source.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
+#include "qcow/qcow.h"
 
 enum {
     /*
@@ -118,7 +119,7 @@ static int attach(struct mount *mount, const struct mount_config *config, struct
     mount->path = real;
     if (!mountpoint_find_device(real, &mount->dev))
         mount->dev = 0;
-    mountpoint_raise_readahead(real, OPS_READ_MAX / 1024);
+    mountpoint_raise_readahead(real, OPS_READAHEAD / 1024);
     return 0;
 }
 
@@ -209,6 +210,7 @@ int mount_serve(struct mount *mount, struct error *err)
     cond_wake_all(&mount->changed);
     mutex_unlock(&mount->lock);
     buffer_release();
+    qcow_thread_release();
     if (r < 0)
         return error_set(err, r, "serving '%s' failed: %s", mount->path, strerrordesc_np(-r));
     return 0;

@@ -55,8 +55,7 @@ bool mountpoint_is_attached(dev_t dev);
 void mountpoint_abort(dev_t dev);
 
 /*
- * Lets the kernel read ahead as far as one request reaches, @kib, on the mount at @real_path. Its
- * default is an eighth of that, which costs a third of the speed of a sequential read. Only root
- * may; for others the mount is just slower.
+ * Lets the kernel read ahead by @kib on the mount at @real_path. Its default is 128, of which a
+ * single request is made at a time. Only root may; for others the mount is just slower.
  */
 void mountpoint_raise_readahead(const char *real_path, unsigned kib);

@@ -42,7 +42,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     (void)userdata;
     conn->max_read = OPS_READ_MAX;
     conn->max_write = OPS_READ_MAX; /* libfuse derives the pages a request may have from it */
-    conn->max_readahead = OPS_READ_MAX;
+    conn->max_readahead = OPS_READAHEAD;
     conn->max_background = BACKGROUND_MAX;
     conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
     /*

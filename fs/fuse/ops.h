@@ -22,4 +22,10 @@ struct ops_context {
 /* Largest read, in bytes: what the kernel's 256 pages a request allow. Also a mount option. */
 enum { OPS_READ_MAX = 1 << 20 };
 
+/*
+ * Bytes that the kernel is to ask for ahead of a sequential reader: several requests, so that
+ * several threads decode for it.
+ */
+enum { OPS_READAHEAD = 4 << 20 };
+
 extern const struct fuse_lowlevel_ops ops_table;

@@ -33,3 +33,8 @@ void reply_data(fuse_req_t req, const void *bytes, size_t len)
 {
     fuse_reply_buf(req, bytes, len);
 }
+
+void reply_parts(fuse_req_t req, const struct qcow_parts *parts)
+{
+    fuse_reply_iov(req, parts->iov, parts->n);
+}

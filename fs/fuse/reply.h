@@ -8,6 +8,8 @@
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 12)
 #include <fuse_lowlevel.h>
 
+#include "qcow/qcow.h"
+
 /* The errno (positive) that a program sees for an error of ours (negative). */
 int reply_errno(int code);
 
@@ -15,3 +17,4 @@ int reply_errno(int code);
 void reply_status(fuse_req_t req, int code);
 
 void reply_data(fuse_req_t req, const void *bytes, size_t len);
+void reply_parts(fuse_req_t req, const struct qcow_parts *parts);

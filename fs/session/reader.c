@@ -273,24 +273,50 @@ uint64_t reader_max_flat_size(uint64_t guest_size)
 }
 
 static ssize_t read_flat(struct disk_image *image, uint64_t off, void *buf, size_t len,
-                         struct error *err)
+                         struct qcow_parts *parts, struct error *err)
 {
     const struct qcow_flat *flat;
     int r = disk_image_flatten(image, NULL, NULL, &flat, err); /* it is there */
-    return r < 0 ? r : qcow_flat_read(flat, off, buf, len, err);
+    if (r < 0)
+        return r;
+    ssize_t n = qcow_flat_read(flat, off, buf, len, err);
+    if (parts && n >= 0)
+        *parts = (struct qcow_parts){.iov = {{.iov_base = buf, .iov_len = (size_t)n}}, .n = 1};
+    return n;
 }
 
-ssize_t reader_read(struct reader *reader, uint64_t off, void *buf, size_t len, struct error *err)
+static ssize_t read_disk(struct disk_image *image, uint64_t off, void *buf, size_t len,
+                         struct qcow_parts *parts, struct error *err)
+{
+    struct qcow_image *qcow = disk_image_qcow(image);
+    return parts ? qcow_read_parts(qcow, off, buf, len, parts, err)
+                 : qcow_read(qcow, off, buf, len, err);
+}
+
+/* @parts may be NULL: then all bytes are wanted in @buf. */
+static ssize_t read_parts(struct reader *reader, uint64_t off, void *buf, size_t len,
+                          struct qcow_parts *parts, struct error *err)
 {
     struct disk_image *image = NULL;
     int r = begin(reader, &image, err);
     if (r < 0)
         return r;
-    ssize_t n = reader->is_flat ? read_flat(image, off, buf, len, err)
-                                : qcow_read(disk_image_qcow(image), off, buf, len, err);
+    ssize_t n = reader->is_flat ? read_flat(image, off, buf, len, parts, err)
+                                : read_disk(image, off, buf, len, parts, err);
     disk_image_unref(image);
     r = is_over(reader, err);
     return r < 0 ? r : n;
+}
+
+ssize_t reader_read(struct reader *reader, uint64_t off, void *buf, size_t len, struct error *err)
+{
+    return read_parts(reader, off, buf, len, NULL, err);
+}
+
+ssize_t reader_read_parts(struct reader *reader, uint64_t off, void *buf, size_t len,
+                          struct qcow_parts *ret_parts, struct error *err)
+{
+    return read_parts(reader, off, buf, len, ret_parts, err);
 }
 
 /* What a seek looks for, and who may stop it. */

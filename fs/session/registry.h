@@ -131,6 +131,9 @@ uint64_t reader_max_flat_size(uint64_t guest_size);
 
 /* Bytes read (short only at the end of reader_size()) or negative errno; may block on disk I/O. */
 ssize_t reader_read(struct reader *reader, uint64_t off, void *buf, size_t len, struct error *err);
+/* The same, but long runs of zeros are not written to @buf: see qcow_read_parts(). */
+ssize_t reader_read_parts(struct reader *reader, uint64_t off, void *buf, size_t len,
+                          struct qcow_parts *ret_parts, struct error *err);
 /*
  * SEEK_DATA or SEEK_HOLE as lseek(2) has them, with the end as the last hole. A qcow2 file is all
  * data.

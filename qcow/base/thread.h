@@ -83,26 +83,34 @@ static inline void cond_wake_all(struct cond *c)
     pthread_cond_broadcast(&c->c);
 }
 
+static inline void cond_wake_one(struct cond *c)
+{
+    pthread_cond_signal(&c->c);
+}
+
 static inline void cond_wait(struct cond *c, struct mutex *m) REQUIRES(*m)
 {
     pthread_cond_wait(&c->c, &m->m);
 }
 
-/* A thread that nobody joins, with all signals blocked: they are for others. 0 or negative errno.
+/* A thread with all signals blocked: they are for others. The caller joins it. 0 or negative errno.
  */
-static inline int thread_start_detached(void *(*run)(void *ctx), void *ctx)
+static inline int thread_start(void *(*run)(void *ctx), void *ctx, pthread_t *ret_thread)
 {
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    int r = pthread_create(&thread, &attr, run, ctx);
+    int r = pthread_create(ret_thread, NULL, run, ctx);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
     return -r;
+}
+
+/* The same for a thread that nobody joins. */
+static inline int thread_start_detached(void *(*run)(void *ctx), void *ctx)
+{
+    pthread_t thread;
+    int r = thread_start(run, ctx, &thread);
+    return r < 0 ? r : -pthread_detach(thread);
 }
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

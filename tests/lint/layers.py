@@ -39,7 +39,7 @@ HOMES = {
     r"yaml\.h": ["fs/glance/yaml"],
     r"libnbd\.h": ["fs/session/nbd"],
     r"openssl/.*": ["fs/session", "fs/state", "fs/glance", "tests"],
-    r"zlib\.h|zstd\.h": ["qcow/inflate", "tests"],
+    r"zlib\.h|zstd\.h|libdeflate\.h": ["qcow/inflate", "tests"],
     r"syslog\.h": ["fs/log"],
     r"cmocka\.h": ["tests"],
 }

@@ -185,6 +185,7 @@ static void each_failed_allocation_is_enomem(void **state)
     for (int i = 0;; i++) {
         struct qcow_image *opened = image_open(&image, NULL, cache, NULL);
         uint8_t buf[512];
+        qcow_thread_release(); /* what the last round left to inflate with */
         faults_fail_allocation(i);
         ssize_t n = qcow_read(opened, 0, buf, sizeof(buf), NULL);
         bool has_failed = faults_allocation_failed();
@@ -192,7 +193,7 @@ static void each_failed_allocation_is_enomem(void **state)
         qcow_close(opened);
         assert_int_equal(n, has_failed ? -ENOMEM : 512);
         if (!has_failed) {
-            assert_int_equal(i, 4);
+            assert_int_equal(i, 5);
             break;
         }
     }
