@@ -143,6 +143,14 @@ static void hide(char *text, const char *secret)
     }
 }
 
+static void hide_all(char *text, const struct glance_config *config, const char *token)
+{
+    hide(text, config->password);
+    hide(text, config->application_credential_secret);
+    hide(text, config->token);
+    hide(text, token);
+}
+
 void answer_message(const struct http_answer *answer, const struct glance_config *config,
                     const char *token, char ret_text[ANSWER_TEXT_MAX])
 {
@@ -152,12 +160,12 @@ void answer_message(const struct http_answer *answer, const struct glance_config
         message = root ? "" : answer->body;
     char scratch[SCRATCH_MAX];
     snprintf(scratch, sizeof(scratch), "%s", message);
-    hide(scratch, config->password);
-    hide(scratch, config->application_credential_secret);
-    hide(scratch, config->token);
-    hide(scratch, token);
+    /* Each step may bring a secret forth: "p&amp;ss", or one with a line end for its blank. */
+    hide_all(scratch, config, token);
     strip_markup(scratch);
+    hide_all(scratch, config, token);
     copy_line(scratch, ret_text);
+    hide_all(ret_text, config, token);
     secret_wipe(scratch);
 }
 

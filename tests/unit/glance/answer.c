@@ -52,6 +52,8 @@ static void shows_no_secrets(void **state)
     (void)state;
     check_message("{\"message\": \"'hunter22' is no hunter22\"}", "'***' is no ***");
     check_message("the token to<k>en is bad", "the token *** is bad");
+    check_message("<p>the token to&lt;k&gt;en is bad</p>", "the token *** is bad");
+    check_message("the token to<k>en, to&lt;k>en", "the token ***, ***");
     check_message("abc is too short to be hidden", "abc is too short to be hidden");
 }
 
