@@ -15,6 +15,7 @@ sources=()
 while IFS= read -r -d '' file; do
     case $file in
     LICENSE | .gitignore | .clang-format | .editorconfig | debian/* | docs/* | *.md) continue ;;
+    tests/fuzz/corpus/* | tests/fuzz/crashes/*) continue ;; # of any bytes
     *.c | *.h) sources+=("$file") ;;
     esac
     # Behind a "#!" line where there is one.
