@@ -129,8 +129,10 @@ static void publish_locked(struct auth *auth, struct login *login, int code,
         auth->now = *login;
         *login = (struct login){0};
         auth->login = auth->attempt;
-        int64_t lifetime_s =
-            auth->now.lifetime_s < LIFETIME_MAX_S ? auth->now.lifetime_s : LIFETIME_MAX_S;
+        /* Both of its times are the server's, who may say anything. */
+        int64_t lifetime_s = auth->now.lifetime_s > 0 ? auth->now.lifetime_s : 0;
+        if (lifetime_s > LIFETIME_MAX_S)
+            lifetime_s = LIFETIME_MAX_S;
         auth->end_ns = monotonic_ns() + lifetime_s * 1000000000;
     }
     cond_wake_all(&auth->changed);
