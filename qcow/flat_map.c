@@ -10,6 +10,7 @@
 #include "qcow/flat_bits.h"
 #include "qcow/format.h"
 #include "qcow/image_internal.h"
+#include "qcow/l1_check.h"
 
 /*
  * Tables are taken together in groups, as many as it needs to have no more than GROUPS_MAX of them.
@@ -255,7 +256,9 @@ int flat_map_create(struct qcow_image *image, unsigned cluster_bits,
     }
     map->n_groups = (size_t)n_groups;
     map->groups = calloc(map->n_groups + 1, sizeof(*map->groups));
-    int r = map->groups ? fill_map(map, options, err) : error_set(err, -ENOMEM, "out of memory");
+    int r = map->groups ? l1_check(image, err) : error_set(err, -ENOMEM, "out of memory");
+    if (r == 0)
+        r = fill_map(map, options, err);
     if (r < 0) {
         flat_map_destroy(map);
         return r;

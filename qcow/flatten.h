@@ -44,7 +44,8 @@ struct qcow_flat_options {
  * Lays out @image, which is borrowed: it has to be open as long as the file is read, but may be
  * closed before qcow_flat_close(). @options may be NULL.
  *
- * 0; -EINTR cancelled; -EFBIG (a disk of more than 2 EiB, or data of more than 64 PiB, which no
+ * 0; -EBADMSG (also: tables that take longer to walk than the file accounts for, see l1_check.h);
+ * -EINTR cancelled; -EFBIG (a disk of more than 2 EiB, or data of more than 64 PiB, which no
  * qcow2 file can hold); -ENOMEM; or as qcow_map().
  */
 int qcow_flat_open(struct qcow_image *image, const struct qcow_flat_options *options,
