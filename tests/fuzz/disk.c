@@ -250,7 +250,7 @@ static uint64_t choose_size(const struct image_options *o, struct fuzz_input *in
 {
     uint64_t cluster_size = 1ULL << o->cluster_bits;
     uint64_t table = cluster_size / (o->incompatible & INCOMPAT_EXTENDED_L2 ? 16 : 8);
-    uint64_t clusters = fuzz_below(in, 4) * table + fuzz_below(in, 12);
+    uint64_t clusters = fuzz_below(in, o->cluster_bits < 14 ? 4 : 2) * table + fuzz_below(in, 12);
     return clusters * cluster_size + fuzz_below(in, 65536) % cluster_size / 512 * 512;
 }
 
@@ -290,11 +290,13 @@ static void add_snapshots(struct maker *m, unsigned n)
 
 static void choose_options(struct image_options *o, struct fuzz_input *in)
 {
-    /* Small ones more often, since large ones take long. */
-    static const uint8_t bits[] = {9,  9,  9, 10, 11, 12, 12, 13, 14, 14, 14, 15,
-                                   15, 16, 9, 16, 14, 12, 17, 18, 19, 20, 21};
-    unsigned shape = fuzz_u8(in);
-    *o = (struct image_options){.version = 3, .cluster_bits = bits[fuzz_below(in, sizeof(bits))]};
+    /* Small ones more often, since the tables of large ones take long to walk. */
+    static const uint8_t bits[] = {9,  9,  9,  9, 9, 9,  9,  10, 10, 10, 11, 11, 12, 12, 12,
+                                   13, 13, 14, 9, 9, 14, 14, 14, 14, 14, 14, 9,  15, 16, 14};
+    unsigned shape = fuzz_u8(in), size = fuzz_u8(in);
+    *o = (struct image_options){.version = 3, .cluster_bits = bits[size % sizeof(bits)]};
+    if (size > 250)
+        o->cluster_bits = CLUSTER_BITS_MAX - (255 - size);
     if (shape % 4 == 0)
         o->version = 2;
     if (o->version < 3)
