@@ -177,15 +177,42 @@ static int read_extent(struct reading *reading, const struct chain_extent *exten
     abort();
 }
 
+/*
+ * How far layers are looked at in one step. In a chain, a top layer that has nothing there would
+ * else be walked far ahead again for each fragment of the layers below: so a step begins short, and
+ * doubles as long as the fragments are as long as the steps.
+ */
+enum { STEP_CLUSTERS = 16 };
+#define STEP_MAX (1ULL << 30)
+
+static uint64_t first_step(const struct qcow_image *image)
+{
+    const struct layer *top = &image->layers[0];
+    if (image->n_layers == 1)
+        return UINT64_MAX;
+    return top->file.format == QCOW_FORMAT_QCOW2 ? (uint64_t)STEP_CLUSTERS * top->hdr.cluster_size
+                                                 : STEP_MAX;
+}
+
+/* After a step that found @found bytes. */
+static uint64_t next_step(const struct qcow_image *image, uint64_t step, uint64_t found)
+{
+    if (image->n_layers == 1)
+        return step;
+    return found < step ? first_step(image) : min_u64(2 * step, STEP_MAX);
+}
+
 static int read_extents(struct reading *reading, uint64_t guest_off, uint8_t *buf, size_t len,
                         struct error *err)
 {
+    uint64_t step = first_step(reading->image);
     while (len > 0) {
         struct chain_extent extent;
-        int r =
-            chain_find_extent(reading->image, guest_off, len, TABLE_GROW_CONTIGUOUS, &extent, err);
+        int r = chain_find_extent(reading->image, guest_off, min_u64(len, step),
+                                  TABLE_GROW_CONTIGUOUS, &extent, err);
         if (r < 0)
             return r;
+        step = next_step(reading->image, step, extent.run.guest_len);
         size_t part = (size_t)min_u64(len, extent.run.guest_len);
         r = read_extent(reading, &extent, guest_off, buf, part, err);
         if (r < 0)
@@ -271,31 +298,22 @@ static enum qcow_extent_kind extent_kind(const struct chain_extent *extent)
 
 enum { MAP_STEPS_MAX = 64 }; /* then the caller has its say; see qcow.h */
 
-/*
- * How far one step may go. In a chain, a top layer that has nothing there would else be walked
- * far ahead again for each fragment of the layers below.
- */
-#define MAP_STEP_IN_CHAIN (1ULL << 30)
-
-static int map_step(const struct qcow_image *image, uint64_t guest_off, uint64_t max_len,
-                    struct chain_extent *ret_found, struct error *err)
-{
-    if (image->n_layers > 1)
-        max_len = min_u64(max_len, MAP_STEP_IN_CHAIN);
-    return chain_find_extent(image, guest_off, max_len, TABLE_GROW_KIND, ret_found, err);
-}
-
 static int map_range(const struct qcow_image *image, uint64_t guest_off, uint64_t max_len,
                      struct qcow_extent *ret_extent, struct error *err)
 {
     struct chain_extent found;
-    int r = map_step(image, guest_off, max_len, &found, err);
+    uint64_t step = first_step(image);
+    int r =
+        chain_find_extent(image, guest_off, min_u64(max_len, step), TABLE_GROW_KIND, &found, err);
     if (r < 0)
         return r;
     *ret_extent = (struct qcow_extent){
         .guest_off = guest_off, .len = found.run.guest_len, .kind = extent_kind(&found)};
     for (int n = 1; n < MAP_STEPS_MAX && ret_extent->len < max_len; n++) {
-        r = map_step(image, guest_off + ret_extent->len, max_len - ret_extent->len, &found, NULL);
+        step = next_step(image, step, found.run.guest_len);
+        r = chain_find_extent(image, guest_off + ret_extent->len,
+                              min_u64(max_len - ret_extent->len, step), TABLE_GROW_KIND, &found,
+                              NULL);
         if (r < 0 || extent_kind(&found) != ret_extent->kind)
             break; /* what is damaged further on is told to whoever asks there */
         ret_extent->len += found.run.guest_len;
