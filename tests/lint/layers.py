@@ -31,7 +31,8 @@ LAYERS = {
 
 # Foreign header -> the folders or files it may be included from.
 HOMES = {
-    r"fuse_lowlevel\.h|fuse\.h|fuse3/.*|fuse_.*\.h": ["fs/fuse", "fs/main", "tests/unit/fuse"],
+    r"fuse_lowlevel\.h|fuse\.h|fuse3/.*|fuse_.*\.h": ["fs/fuse", "fs/main", "tests/unit/fuse",
+                                                         "tests/bench/bare"],
     r"libvirt/.*": ["fs/host", "tests/unit/host", "tests/lib/killer"],
     r"libxml/.*": ["fs/host", "tests/unit/host"],
     r"jansson\.h": ["fs/session", "fs/glance", "tests"],
