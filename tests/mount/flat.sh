@@ -153,8 +153,8 @@ mount_start_at "dir:$T/images" -o list=all
 assert_eq "$(all_stats)" "$before" 'stat after a remount'
 mount_stop
 
-# 16 TiB whose 32768 L1 entries share one L2 table with data in every second cluster: to walk that
-# takes minutes. Ctrl-C and the unmount do not wait for it, and nobody else does.
+# 16 TiB whose 32768 L1 entries share one L2 table with data in every second cluster, in a file that
+# has room for as many tables: to walk that takes minutes. Ctrl-C and the unmount do not wait for it, and nobody else does.
 mkdir "$T/slow"
 python3 - "$T/slow/slow.qcow2" <<'PY'
 import struct, sys
@@ -166,7 +166,7 @@ with open(sys.argv[1], "wb") as f:
     f.write(struct.pack(">Q", 6 * C | 1 << 63) * N)
     f.seek(6 * C)
     f.write(struct.pack(">QQ", 7 * C | 1 << 63, 0) * 4096)
-    f.truncate(8 * C)
+    f.truncate((8 + N) * C)
 PY
 make_qcow2 "$T/slow/quick.qcow2"
 mount_start "dir:$T/slow"
