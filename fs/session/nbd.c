@@ -20,6 +20,9 @@ enum {
      */
     REQUEST_LEN = 256 << 10,
     MAP_LEN_MAX = 1 << 30, /* one question; the protocol has 32 bits for it */
+    ZEROS_MIN = 64 << 10,  /* a shorter run of zeros is read with the data around it */
+    NEAR = 8 << 20,        /* reads no further apart follow one another, in any order */
+    N_NEAR_MIN = 4,        /* that many before it asks what comes */
 };
 
 /* What the server told of the blocks from `begin` on; each run ends where the next begins. */
@@ -52,6 +55,8 @@ struct remote {
     struct line lines[N_LINES_MAX] GUARDED_BY(lock); /* is_busy; the rest is the user's */
     /* The last answer: who walks over the holes asks for one run after the other. */
     struct run_list known GUARDED_BY(lock);
+    uint64_t last_end GUARDED_BY(lock); /* of the read before, and how many were near the one */
+    unsigned n_near GUARDED_BY(lock);   /* before them */
 };
 
 static int64_t deadline_of(const struct remote *remote)
@@ -184,13 +189,72 @@ static int await_batch(const struct remote *remote, struct line *line, const str
                      remote->socket, strerrordesc_np(batch->failed));
 }
 
-static int read_over(const struct remote *remote, struct line *line, uint64_t host_off, void *buf,
+/* ---- where there are zeros ---- */
+
+static bool find_known(struct remote *remote, uint64_t host_off, struct run *ret_run)
+{
+    bool is_known = false;
+    mutex_lock(&remote->lock);
+    const struct run_list *known = &remote->known;
+    size_t low = 0, high = host_off >= known->begin ? known->n : 0;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (known->runs[mid].end <= host_off)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (host_off >= known->begin && low < known->n) {
+        *ret_run = known->runs[low];
+        is_known = true;
+    }
+    mutex_unlock(&remote->lock);
+    return is_known;
+}
+
+/* Takes what is in @list. */
+static void remember(struct remote *remote, struct run_list *list)
+{
+    mutex_lock(&remote->lock);
+    struct run *before = remote->known.runs;
+    remote->known = *list;
+    mutex_unlock(&remote->lock);
+    *list = (struct run_list){0};
+    free(before);
+}
+
+/*
+ * The piece of [@host_off, @host_off + @len) to be asked for at once, or not at all if it is known
+ * to be zeros; its length.
+ */
+static size_t next_piece(struct remote *remote, uint64_t host_off, size_t len, bool *ret_is_zero)
+{
+    struct run run;
+    uint64_t end = host_off;
+    *ret_is_zero = false;
+    len = (size_t)min_u64(len, REQUEST_LEN);
+    while (end < host_off + len && find_known(remote, end, &run)) {
+        if (!run.is_data && run.end - end >= min_u64(host_off + len - end, ZEROS_MIN)) {
+            *ret_is_zero = end == host_off;
+            return (size_t)min_u64(len, (*ret_is_zero ? run.end : end) - host_off);
+        }
+        end = run.end;
+    }
+    return len;
+}
+
+static int read_over(struct remote *remote, struct line *line, uint64_t host_off, void *buf,
                      size_t len, struct error *err)
 {
     struct batch batch = {0};
     nbd_completion_callback done = {.callback = on_complete, .user_data = &batch};
-    for (size_t at = 0; at < len; at += REQUEST_LEN) {
-        size_t part = (size_t)min_u64(len - at, REQUEST_LEN);
+    for (size_t at = 0, part; at < len; at += part) {
+        bool is_zero;
+        part = next_piece(remote, host_off + at, len - at, &is_zero);
+        if (is_zero) {
+            memset((char *)buf + at, 0, part);
+            continue;
+        }
         batch.n_pending++;
         if (nbd_aio_pread(line->nbd, (char *)buf + at, part, host_off + at, done, 0) < 0) {
             int r = say_lost(remote, err);
@@ -305,48 +369,59 @@ static int as_read_error(int r, struct error *err)
     return r == -ETIMEDOUT ? -EIO : r;
 }
 
+/* Asks for the blocks from @host_off on, and remembers the answer; ret_run is the first run. */
+static int learn(struct remote *remote, struct line *line, uint64_t host_off, struct run *ret_run,
+                 struct error *err)
+{
+    /* Not all that the caller may want: QEMU looks at the image for each block. */
+    uint64_t len = min_u64(remote->base.host_size - host_off, MAP_LEN_MAX);
+    struct run_list list = {0};
+    int r = 0;
+    *ret_run = (struct run){.end = host_off + len, .is_data = true}; /* unless the server tells */
+    if (nbd_can_meta_context(line->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1)
+        r = ask_map(remote, line, host_off, len, &list, err);
+    if (r < 0 || list.n == 0) {
+        free(list.runs);
+        return r;
+    }
+    *ret_run = list.runs[0];
+    remember(remote, &list);
+    return 0;
+}
+
+/* Is this one of many reads that follow one another? */
+static bool is_sequential(struct remote *remote, uint64_t host_off, size_t len)
+{
+    mutex_lock(&remote->lock);
+    bool is_near = host_off <= remote->last_end + NEAR && remote->last_end <= host_off + NEAR;
+    remote->n_near = is_near ? remote->n_near + 1 : 0;
+    remote->last_end = host_off + len;
+    bool is_sequential = remote->n_near >= N_NEAR_MIN;
+    mutex_unlock(&remote->lock);
+    return is_sequential;
+}
+
+static int read_connected(struct remote *remote, struct line *line, uint64_t host_off, void *buf,
+                          size_t len, struct error *err)
+{
+    struct run run;
+    int r = 0;
+    if (is_sequential(remote, host_off, len) && !find_known(remote, host_off, &run))
+        r = learn(remote, line, host_off, &run, err);
+    /* A server that would not tell may still read. */
+    return r < 0 && !line->nbd ? r : read_over(remote, line, host_off, buf, len, err);
+}
+
 static int remote_read(void *ctx, uint64_t host_off, void *buf, size_t len, struct error *err)
 {
     struct remote *remote = ctx;
     struct line *line;
     int r = take_connected(remote, &line, err);
     if (r == 0) {
-        r = read_over(remote, line, host_off, buf, len, err);
+        r = read_connected(remote, line, host_off, buf, len, err);
         give_line_back(remote, line);
     }
     return as_read_error(r, err);
-}
-
-static bool find_known(struct remote *remote, uint64_t host_off, struct run *ret_run)
-{
-    bool is_known = false;
-    mutex_lock(&remote->lock);
-    const struct run_list *known = &remote->known;
-    size_t low = 0, high = host_off >= known->begin ? known->n : 0;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (known->runs[mid].end <= host_off)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    if (host_off >= known->begin && low < known->n) {
-        *ret_run = known->runs[low];
-        is_known = true;
-    }
-    mutex_unlock(&remote->lock);
-    return is_known;
-}
-
-/* Takes what is in @list. */
-static void remember(struct remote *remote, struct run_list *list)
-{
-    mutex_lock(&remote->lock);
-    struct run *before = remote->known.runs;
-    remote->known = *list;
-    mutex_unlock(&remote->lock);
-    *list = (struct run_list){0};
-    free(before);
 }
 
 static int remote_map(void *ctx, uint64_t host_off, uint64_t max_len, bool *ret_is_data,
@@ -356,24 +431,13 @@ static int remote_map(void *ctx, uint64_t host_off, uint64_t max_len, bool *ret_
     struct run run = {0};
     if (!find_known(remote, host_off, &run)) {
         struct line *line;
-        struct run_list list = {0};
         int r = take_connected(remote, &line, err);
         if (r < 0)
             return as_read_error(r, err);
-        /* Not all that the caller may want: QEMU looks at the image for each block. */
-        uint64_t len = min_u64(remote->base.host_size - host_off, MAP_LEN_MAX);
-        run = (struct run){.end = host_off + len, .is_data = true}; /* unless the server tells */
-        if (nbd_can_meta_context(line->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1)
-            r = ask_map(remote, line, host_off, len, &list, err);
+        r = learn(remote, line, host_off, &run, err);
         give_line_back(remote, line);
-        if (r < 0) {
-            free(list.runs);
+        if (r < 0)
             return as_read_error(r, err);
-        }
-        if (list.n > 0) {
-            run = list.runs[0];
-            remember(remote, &list);
-        }
     }
     *ret_is_data = run.is_data;
     *ret_len = min_u64(run.end - host_off, max_len);

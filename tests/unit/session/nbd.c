@@ -200,6 +200,24 @@ struct reader {
     bool is_right;
 };
 
+/* Who reads on and on asks where zeros come, and then not for the zeros. */
+static void zeros_are_not_fetched_by_a_sequential_reader(void **state)
+{
+    (void)state;
+    struct qcow_image *opened = open_export(TIMEOUT_MS);
+    const size_t steps[] = {MIB, 4096, 700001, 65536};
+    uint64_t at = 0;
+    for (size_t i = 0; at < DISK_SIZE; i++) {
+        size_t len = steps[i % 4] < DISK_SIZE - at ? steps[i % 4] : DISK_SIZE - at;
+        expect_bytes(opened, at, len);
+        at += len;
+    }
+    kill_server();
+    expect_bytes(opened, ZEROS_AT, MIB);
+    expect_eio(opened, false);
+    qcow_close(opened);
+}
+
 static void *read_here_and_there(void *ctx)
 {
     struct reader *reader = ctx;
@@ -329,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SERVED(an_export_is_read_byte_for_byte),
         SERVED(holes_and_zeros_of_an_export_are_told),
+        SERVED(zeros_are_not_fetched_by_a_sequential_reader),
         SERVED(more_readers_than_connections_are_all_served),
         SERVED(a_missing_server_or_export_is_eio),
         SERVED(a_server_that_dies_is_eio_at_once),
