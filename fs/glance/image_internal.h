@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 
 #include "fs/glance/answer.h"
 #include "fs/glance/auth.h"
@@ -21,6 +22,7 @@ struct glance {
     struct glance_config *config;
     struct auth *auth;
     unsigned stall_timeout_s;
+    atomic_bool has_sha512; /* its last word was a sha512: md5 need not be computed, too */
 };
 
 struct glance_image {

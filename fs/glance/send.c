@@ -30,7 +30,7 @@ struct sending {
     const struct glance_progress *progress;
     const struct glance_cancel *cancel;
     uint64_t n_read;
-    EVP_MD_CTX *sha512, *md5; /* md5 is NULL where it is forbidden */
+    EVP_MD_CTX *sha512, *md5; /* md5 is NULL where it is forbidden, or not needed */
     bool has_read_failed;
 };
 
@@ -149,7 +149,11 @@ static int compare_hash(const char *name, const char *theirs, const char *ours, 
                      name, theirs, ours);
 }
 
-/* By sha512, or md5 where the service computes something else; some stores compute nothing. */
+/*
+ * By sha512, or md5 where the service computes something else; some stores compute nothing. Each
+ * hash takes longer than to read and send what it is of, so that md5, which nearly no service is
+ * without sha512, is computed only for a service that has not shown its sha512 yet.
+ */
 static int compare_hashes(struct sending *s, const json_t *json, struct error *err)
 {
     char sha512[2 * EVP_MAX_MD_SIZE + 1], md5[2 * EVP_MAX_MD_SIZE + 1];
@@ -159,7 +163,9 @@ static int compare_hashes(struct sending *s, const json_t *json, struct error *e
     digest_text(s->md5, md5);
     if (!sha512[0])
         return error_set(err, -EIO, "cannot compute the hash");
-    if (algo && value && strcmp(algo, "sha512") == 0)
+    bool has_sha512 = algo && value && strcmp(algo, "sha512") == 0;
+    atomic_store(&s->image->glance->has_sha512, has_sha512);
+    if (has_sha512)
         return compare_hash("sha512", value, sha512, err);
     if (checksum && md5[0])
         return compare_hash("md5", checksum, md5, err);
@@ -248,7 +254,7 @@ int image_send(struct glance_image *image, const struct glance_body *body,
         .progress = progress,
         .cancel = cancel,
         .sha512 = EVP_MD_CTX_new(),
-        .md5 = EVP_MD_CTX_new(),
+        .md5 = atomic_load(&image->glance->has_sha512) ? NULL : EVP_MD_CTX_new(),
     };
     int r = 0;
     if (!s.sha512 || EVP_DigestInit_ex(s.sha512, EVP_sha512(), NULL) != 1)
