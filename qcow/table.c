@@ -163,6 +163,18 @@ static int decode_for(const struct layer *layer, const struct slice *slice, uint
     return r;
 }
 
+/*
+ * How many entries without anything follow one another from @idx on. Most entries of a sparse disk
+ * are, and of an overlay: a walk over 1 TiB has to get past them.
+ */
+static uint64_t count_empty(const struct slice *slice, uint64_t idx, unsigned entry_len)
+{
+    uint64_t at = idx * entry_len;
+    while (at < slice->end && slice_load_u64(slice, at) == 0)
+        at += 8;
+    return at / entry_len - idx; /* of an extended entry, both words */
+}
+
 /* The run at @guest_off as far as one slice of its L2 table tells. */
 static int run_in_slice(struct qcow_cache *cache, const struct layer *layer, uint64_t l2_off,
                         uint64_t guest_off, uint64_t max_len, enum table_grow grow,
@@ -178,12 +190,20 @@ static int run_in_slice(struct qcow_cache *cache, const struct layer *layer, uin
     if (r < 0)
         return r;
     uint64_t entries_left = slice.end / entry_len - idx;
-    uint64_t slice_guest =
-        (entries_left << layer->hdr.cluster_bits) - (guest_off & (layer->hdr.cluster_size - 1));
+    uint64_t in_cluster = guest_off & (layer->hdr.cluster_size - 1);
+    uint64_t slice_guest = (entries_left << layer->hdr.cluster_bits) - in_cluster;
     uint64_t limit = min_u64(max_len, slice_guest);
     r = decode_for(layer, &slice, l2_off, guest_off, grow, ret_run, err);
     while (r == 0 && ret_run->guest_len < limit) {
         struct cluster_run next;
+        if (ret_run->kind == CLUSTER_UNALLOCATED) {
+            uint64_t next_idx =
+                idx + ((in_cluster + ret_run->guest_len) >> layer->hdr.cluster_bits);
+            ret_run->guest_len += count_empty(&slice, next_idx, entry_len)
+                                  << layer->hdr.cluster_bits;
+            if (ret_run->guest_len >= limit)
+                break;
+        }
         r = decode_for(layer, &slice, l2_off, guest_off + ret_run->guest_len, grow, &next, NULL);
         if (r < 0) {
             r = 0; /* a damaged entry spoils its own cluster only; whoever reads that is told */
