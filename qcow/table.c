@@ -167,10 +167,11 @@ static int decode_for(const struct layer *layer, const struct slice *slice, uint
  * How many entries without anything follow one another from @idx on. Most entries of a sparse disk
  * are, and of an overlay: a walk over 1 TiB has to get past them.
  */
-static uint64_t count_empty(const struct slice *slice, uint64_t idx, unsigned entry_len)
+static uint64_t count_empty(const struct slice *slice, uint64_t idx, uint64_t end_idx,
+                            unsigned entry_len)
 {
-    uint64_t at = idx * entry_len;
-    while (at < slice->end && slice_load_u64(slice, at) == 0)
+    uint64_t at = idx * entry_len, end = min_u64(end_idx * entry_len, slice->end);
+    while (at < end && slice_load_u64(slice, at) == 0)
         at += 8;
     return at / entry_len - idx; /* of an extended entry, both words */
 }
@@ -197,10 +198,10 @@ static int run_in_slice(struct qcow_cache *cache, const struct layer *layer, uin
     while (r == 0 && ret_run->guest_len < limit) {
         struct cluster_run next;
         if (ret_run->kind == CLUSTER_UNALLOCATED) {
-            uint64_t next_idx =
-                idx + ((in_cluster + ret_run->guest_len) >> layer->hdr.cluster_bits);
-            ret_run->guest_len += count_empty(&slice, next_idx, entry_len)
-                                  << layer->hdr.cluster_bits;
+            unsigned bits = layer->hdr.cluster_bits;
+            uint64_t next_idx = idx + ((in_cluster + ret_run->guest_len) >> bits);
+            uint64_t end_idx = idx + ((in_cluster + limit - 1) >> bits) + 1;
+            ret_run->guest_len += count_empty(&slice, next_idx, end_idx, entry_len) << bits;
             if (ret_run->guest_len >= limit)
                 break;
         }

@@ -59,6 +59,6 @@ expect 35000 plain.qcow2
 expect 416000 zlib.qcow2
 expect 457000 zstd.qcow2
 expect 40000 frag.qcow2
-expect 68000 chain4.qcow2
-expect 33000 --map chain4.qcow2
+expect 52000 chain4.qcow2
+expect 17000 --map chain4.qcow2
 ((failed == 0)) || { echo 'FAILED: more instructions than the limit' && exit 1; }
