@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "qcow/base/error.h"
 
-#include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,9 +12,10 @@ static void hide_controls(char *text)
             *text = '?';
 }
 
-int error_set(struct error *err, int code, const char *fmt, ...)
+int error_fill(struct error *err, int code, const char *fmt, ...)
 {
-    assert(code < 0);
+    if (code >= 0)
+        code = -EIO;
     if (!err)
         return code;
     err->code = code;

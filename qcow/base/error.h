@@ -20,10 +20,21 @@ struct error {
  * `return error_set(err, -EINVAL, ...)`. The text is cut at ERROR_TEXT_MAX - 1 bytes, and bytes
  * below 0x20 in it are shown as '?', so that no name from an image can forge a log line.
  *
- * @code  negative errno
+ * @code  negative errno; 0, which a library that fails without a reason leaves in errno, becomes
+ *        -EIO, so that no failure reads as success
  */
-int error_set(struct error *err, int code, const char *fmt, ...)
+#define error_set(err, code, ...) error_negative(error_fill((err), (code), __VA_ARGS__))
+
+int error_fill(struct error *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Says where the compiler sees it that what error_set() gives is an error. */
+static inline int error_negative(int code)
+{
+    if (code >= 0)
+        __builtin_unreachable();
+    return code;
+}
 
 /* Puts "CONTEXT: " in front of the text of @err (which may be NULL). */
 void error_prefix(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -19,6 +19,16 @@ static void error_set_gives_its_code_and_keeps_code_and_text(void **state)
     assert_string_equal(err.text, "entry 3 is 0x40");
 }
 
+static void a_failure_without_a_reason_is_no_success(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    assert_int_equal(error_set(&err, 0, "the library does not say why"), -EIO);
+    assert_int_equal(err.code, -EIO);
+    assert_int_equal(error_set(NULL, 0, "nor to nobody"), -EIO);
+    assert_int_equal(error_set(&err, EINVAL, "a sign was forgotten"), -EIO);
+}
+
 static void errors_may_go_nowhere(void **state)
 {
     (void)state;
@@ -97,6 +107,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(error_set_gives_its_code_and_keeps_code_and_text),
+        cmocka_unit_test(a_failure_without_a_reason_is_no_success),
         cmocka_unit_test(errors_may_go_nowhere),
         cmocka_unit_test(a_name_from_an_image_cannot_forge_a_log_line),
         cmocka_unit_test(bytes_above_ascii_stay_as_they_are),
