@@ -38,7 +38,7 @@ static int find_errno(const virError *fault)
     }
 }
 
-int fault_set(struct error *err, const char *fmt, ...)
+int fault_fill(struct error *err, const char *fmt, ...)
 {
     char text[ERROR_TEXT_MAX];
     va_list ap;

@@ -9,4 +9,6 @@
  * errno that fits: -ESTALE (no such domain), -EBUSY, -EOPNOTSUPP, -ETIMEDOUT, -EACCES, -ENOSPC,
  * -ENOMEM, else -EIO.
  */
-int fault_set(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define fault_set(err, ...) error_negative(fault_fill((err), __VA_ARGS__))
+
+int fault_fill(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
