@@ -235,7 +235,7 @@ static int add_header(struct exchange *x, const char *name, const char *value)
     char *line = malloc(room);
     if (!line)
         return -ENOMEM;
-    snprintf(line, room, "%s: %s", name, value);
+    stpcpy(stpcpy(stpcpy(line, name), ": "), value);
     struct curl_slist *more = curl_slist_append(x->headers, line);
     explicit_bzero(line, room);
     free(line);
@@ -248,13 +248,13 @@ static int add_header(struct exchange *x, const char *name, const char *value)
 static int add_headers(struct exchange *x)
 {
     const struct http_request *request = x->request;
-    char size[32];
     int r = add_header(x, "Accept", "application/json");
     r = r < 0 ? r : add_header(x, "Content-Type", request->content_type);
     r = r < 0 ? r : add_header(x, "X-Auth-Token", request->token);
     r = r < 0 ? r : add_header(x, "X-Subject-Token", request->subject_token);
     if (r == 0 && request->upload) {
         /* Newer services look after their quota by it, before the data comes. */
+        char size[32];
         snprintf(size, sizeof(size), "%" PRIu64, request->upload->size);
         r = add_header(x, "X-Openstack-Image-Size", size);
     }
@@ -388,7 +388,6 @@ static int errno_of(CURL *easy, CURLcode code)
         return os_errno == ECONNREFUSED ? -ECONNREFUSED : -EHOSTUNREACH;
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
-        return -EHOSTUNREACH;
     case CURLE_OPERATION_TIMEDOUT: /* of the connection: the rest is timed by drive() */
         return -EHOSTUNREACH;
     case CURLE_SSL_CONNECT_ERROR:

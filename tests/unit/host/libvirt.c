@@ -254,7 +254,7 @@ static void what_the_xml_names_goes_before_what_the_image_says(void **state)
     struct disk_layer layers[] = {{top, QCOW_FORMAT_QCOW2}, {declared, QCOW_FORMAT_QCOW2}};
     struct disk disk = {.target = (char[]){"vda"}, .layers = layers, .n_layers = 2};
     struct qcow_ref ref = {.name = "recorded", .format = "raw", .from = top};
-    char *name;
+    char *name = NULL;
     enum qcow_format format;
     struct error err = {0};
 
@@ -293,7 +293,7 @@ static void data_files_lie_in_backing_directories_only(void **state)
     struct disk_layer layer = {top, QCOW_FORMAT_QCOW2};
     struct disk disk = {.target = (char[]){"vda"}, .layers = &layer, .n_layers = 1};
     struct qcow_ref ref = {.kind = QCOW_REF_DATA, .name = "data", .from = top};
-    char *name;
+    char *name = NULL;
     enum qcow_format format;
     assert_int_equal(open_ref(host, &disk, ref, &name, &format, &err), -EPERM);
     ref.name = "in/data";

@@ -57,7 +57,7 @@ static void find_file(const char *dir, char *ret_path, size_t len)
         if (entry->d_name[0] == '.')
             continue;
         n++;
-        snprintf(ret_path, len, "%s/%s", dir, entry->d_name);
+        assert_true((size_t)snprintf(ret_path, len, "%s/%s", dir, entry->d_name) < len);
     }
     closedir(d);
     assert_int_equal(n, 1);
@@ -155,7 +155,7 @@ static void starts_anew_after_garbage(void **state)
     stamps_close(stamps);
     find_file(*state, path, sizeof(path));
     for (size_t i = 0; i < sizeof(contents) / sizeof(contents[0]); i++) {
-        int fd = open(path, O_WRONLY | O_TRUNC);
+        int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
         assert_int_equal(write(fd, contents[i], strlen(contents[i])), strlen(contents[i]));
         close(fd);
         stamps = open_stamps(*state, "dir:/a");
