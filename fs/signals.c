@@ -57,7 +57,7 @@ static void *wait_for_end(void *arg)
         return NULL;
     if (atomic_load(&signals->is_over))
         return NULL;
-    log_info("%s: stopping", number ? strsignal(number) : "unmounted");
+    log_info("%s: stopping", number ? sigdescr_np(number) : "unmounted");
     signals->on_stop(signals->ctx);
     return NULL;
 }
