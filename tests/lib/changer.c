@@ -35,9 +35,9 @@ static void say(const char *word)
 
 static void pass_step(const struct run *run, const char *step)
 {
-    char line[16];
     say(step);
     if (run->wait_after && strcmp(run->wait_after, step) == 0) {
+        char line[16];
         say("waiting");
         if (!fgets(line, sizeof(line), stdin))
             exit(1);
@@ -47,7 +47,7 @@ static void pass_step(const struct run *run, const char *step)
 static int keep_notes(void *ctx, const struct change *change, struct error *err)
 {
     const struct run *run = ctx;
-    FILE *file = fopen(run->notes, "w");
+    FILE *file = fopen(run->notes, "we");
     if (!file)
         return error_set(err, -EIO, "cannot write '%s'", run->notes);
     fprintf(file, "%s\n%s\n%s\n%d %d %d\n", change->domain_id, change->domain_name, change->mark,
@@ -108,7 +108,7 @@ static bool read_disk(FILE *file, struct change *change)
 /* The change that a run which was killed has noted, or NULL. */
 static struct change *read_notes(const char *path, enum change_method method)
 {
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(path, "re");
     if (!file)
         return NULL;
     auto_free char *id = read_line(file);
@@ -244,7 +244,7 @@ int main(int argc, char **argv)
                                        .leave = leave,
                                        .is_cancelled = is_cancelled,
                                        .ctx = &run};
-    struct change *change = undoes ? read_notes(run.notes, method->method) : NULL;
+    struct change *change = method && undoes ? read_notes(run.notes, method->method) : NULL;
     int r = 1;
     if (!method)
         puts("no such method");
