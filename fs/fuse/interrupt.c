@@ -15,7 +15,7 @@
 /* Between two looks at the signals of a thread, each of which costs a few system calls. */
 enum { ASK_INTERVAL_NS = 20 * 1000 * 1000 };
 
-/* A line "NAME:\tHEX" of /proc/PID/status; all bits if there is none. */
+/* NAME: in /proc/PID/status is followed by a tab and hex digits; all bits if there is none. */
 static uint64_t find_signals(const char *status, const char *name)
 {
     const char *line = strstr(status, name);

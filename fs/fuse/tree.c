@@ -34,11 +34,11 @@ void tree_cleanup_catalog(struct catalog **catalog)
 
 uint64_t tree_ino(enum inode_kind kind, const char *domain_id)
 {
-    static const char *const whats[] = {
+    static const char *const names[] = {
         [INODE_ROOT] = "root",  [INODE_DOMAIN] = "dir",       [INODE_SNAPSHOTS] = snapshots_name,
         [INODE_XML] = xml_name, [INODE_STATUS] = status_name, [INODE_UPLOAD] = upload_name,
     };
-    return catalog_ino(domain_id, whats[kind]);
+    return catalog_ino(domain_id, names[kind]);
 }
 
 int tree_create(const struct tree_config *config, struct tree **ret_tree)
@@ -124,14 +124,15 @@ static int find_in_list(struct tree *tree, const char *file, struct domain **ret
     int r = tree_domains_init(tree, &domains, err);
     if (r < 0)
         return r;
-    r = -ENOENT;
-    for (size_t i = 0; i < domains.n && r < 0; i++)
-        if (strcmp(domains.names[i], file) == 0) {
-            *ret_domain = domain_ref(domains.domains[i]);
-            r = 0;
-        }
+    struct domain *found = NULL;
+    for (size_t i = 0; i < domains.n && !found; i++)
+        if (strcmp(domains.names[i], file) == 0)
+            found = domain_ref(domains.domains[i]);
     tree_domains_fini(&domains);
-    return r == 0 ? 0 : error_set(err, r, "no such domain");
+    if (!found)
+        return error_set(err, -ENOENT, "no such domain");
+    *ret_domain = found;
+    return 0;
 }
 
 /* The domain whose directory has that name. */
