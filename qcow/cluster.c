@@ -59,7 +59,7 @@ static enum cluster_kind subcluster_kind(uint64_t bitmap, unsigned idx)
 {
     if (bitmap & (1ULL << (SUBCLUSTERS + idx)))
         return CLUSTER_ZERO;
-    return bitmap & (1ULL << idx) ? CLUSTER_DATA : CLUSTER_UNALLOCATED;
+    return (bitmap & (1ULL << idx)) ? CLUSTER_DATA : CLUSTER_UNALLOCATED;
 }
 
 /* 1 if there is a cluster, 0 if not, or -EBADMSG. */

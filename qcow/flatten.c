@@ -60,7 +60,7 @@ static void lay_out(uint64_t guest_size, unsigned cluster_bits, uint64_t n_table
         n_blocks = divide_up(n_all, cluster_size / REFCOUNT_LEN);
         n_reftable = divide_up(n_blocks * REFTABLE_ENTRY_LEN, cluster_size);
     } while (n_all != n_before);
-    uint64_t lengths[PARTS] = {1, l1_clusters, n_reftable, n_blocks, n_tables, n_data};
+    const uint64_t lengths[PARTS] = {1, l1_clusters, n_reftable, n_blocks, n_tables, n_data};
     *ret_layout = (struct layout){.cluster_bits = cluster_bits, .l1_entries = l1_entries};
     for (int i = 0; i < PARTS; i++)
         ret_layout->begin[i + 1] = ret_layout->begin[i] + lengths[i];

@@ -362,10 +362,9 @@ static int is_where_it_was(struct snapshot_watch *watch, const struct source *sr
     if (!same)
         return 0;
     uint8_t small[512];
-    auto_free uint8_t *large = NULL;
-    uint8_t *buf = small;
-    if (watch->entry_len > sizeof(small))
-        buf = large = malloc(watch->entry_len);
+    bool is_large = watch->entry_len > sizeof(small);
+    auto_free uint8_t *large = is_large ? malloc(watch->entry_len) : NULL;
+    uint8_t *buf = is_large ? large : small;
     if (!buf)
         return error_set(err, -ENOMEM, "out of memory");
     r = source_read(src, entry_off, buf, watch->entry_len, "snapshot table", err);

@@ -23,10 +23,10 @@ struct inode_table {
 /* FNV-1a over the text and its terminator, so that ("ab", "c") is not ("a", "bc"). */
 uint64_t inode_hash(uint64_t seed, const char *text)
 {
-    uint64_t h = seed ? seed : 14695981039346656037u;
+    uint64_t h = seed ? seed : 14695981039346656037U;
     do {
         h ^= (unsigned char)*text;
-        h *= 1099511628211u;
+        h *= 1099511628211U;
     } while (*text++);
     return h;
 }

@@ -20,7 +20,7 @@
 static void cleanup_file(FILE **file)
 {
     if (*file)
-        fclose(*file);
+        (void)fclose(*file); /* it was read only */
 }
 
 /* Takes back in place what the kernel writes as \ooo: space, tab, newline and backslash. */
@@ -157,7 +157,6 @@ static char *resolve_parent(const char *path)
 /* For those who may not unmount themselves. True if the program said it did. */
 static bool run_fusermount(const char *path)
 {
-    extern char **environ;
     char *argv[] = {"fusermount3", "-u", "-z", "--", (char *)path, NULL};
     pid_t pid;
     int how;

@@ -85,7 +85,7 @@ static int describe(void *ctx, const struct upload_what *what, struct upload_dis
     int r = tree_get_snapshots(tree, what->domain_id, &folder.inode, err);
     if (r == 0)
         r = tree_catalog(tree, folder.inode, &catalog, err);
-    if (r < 0)
+    if (r != 0)
         return r;
     const struct catalog_entry *entry = catalog_find(catalog, file);
     if (!entry)

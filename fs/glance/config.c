@@ -344,7 +344,7 @@ static int make_config(const struct settings *settings, const char *cloud, const
         r = check_complete(settings, type, from, err);
     if (r == 0)
         r = choose_interface(settings, from, &interface, err);
-    if (r < 0)
+    if (r != 0)
         return r;
     struct glance_config *config = calloc(1, sizeof(*config));
     if (!config)

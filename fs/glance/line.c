@@ -430,7 +430,7 @@ static int check_form(const char *bytes, size_t len, size_t *ret_len, struct err
 static int parse(const char *bytes, size_t len, struct upload_line *line, struct error *err)
 {
     /* A word ends with a NUL in place of a blank or of the line's end. */
-    auto_free char *room = malloc(len + 1);
+    auto_free char *room = calloc(1, len + 1);
     if (!room)
         return no_memory(err);
     struct scanner s = {.at = bytes, .end = bytes + len, .out = room};

@@ -137,7 +137,7 @@ static void digest_text(EVP_MD_CTX *ctx, char ret_text[2 * EVP_MAX_MD_SIZE + 1])
     if (!ctx || EVP_DigestFinal_ex(ctx, digest, &n) != 1)
         return;
     for (unsigned i = 0; i < n; i++)
-        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
+        snprintf(ret_text + 2 * (size_t)i, 3, "%02x", digest[i]);
 }
 
 static int compare_hash(const char *name, const char *theirs, const char *ours, struct error *err)

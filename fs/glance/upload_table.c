@@ -55,7 +55,7 @@ static char *quote(const char *raw)
             at = stpcpy(at, "'\\'");
         *at++ = *text;
     }
-    strcpy(at, "'");
+    memcpy(at, "'", 2);
     return quoted;
 }
 

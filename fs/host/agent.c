@@ -67,7 +67,7 @@ static int find_agent(struct live *live, enum agent_state *ret_state, struct err
         r = check_running(live, err);
     if (r == 0)
         r = read_agent_state(live, ret_state, err);
-    if (r < 0)
+    if (r != 0)
         return r;
     switch (*ret_state) {
     case AGENT_CONNECTED:

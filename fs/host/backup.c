@@ -303,7 +303,9 @@ static int end_job_once(struct live *live, const struct change *change, int64_t 
     enum job job = JOB_NONE;
     if (is_active < 0)
         return fault_set(err, "cannot read domain '%s'", live->name);
-    int r = is_active ? find_job(live, change, &job, err) : 0;
+    int r = 0;
+    if (is_active)
+        r = find_job(live, change, &job, err);
     if (r < 0 && virDomainIsActive(live->dom) == 0)
         return 1; /* it went off meanwhile */
     if (r == 0 && job == JOB_OURS && *abort_ns == 0)

@@ -114,7 +114,7 @@ static int copy_plan(struct host *host, const struct domain *domain, struct chan
         r = plan_disks(&live, change, err);
     if (r == 0)
         r = power_read(&live, &power, err);
-    if (r < 0)
+    if (r != 0)
         return r;
     change->is_persistent = virDomainIsPersistent(live.dom) > 0;
     change->was_paused = power.is_paused;

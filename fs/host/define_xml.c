@@ -121,7 +121,7 @@ static int restore_disk(xmlNode *disk, const struct change_disk *overlay, bool w
     int r = read_path(disk, &path, err);
     if (r == 0)
         r = xml_disk_target(disk, &target, err);
-    if (r < 0 || !path)
+    if (r != 0 || !path)
         return r;
     xmlNode *store = xml_child(disk, "backingStore");
     bool is_on_overlay = strcmp(path, overlay->file) == 0;

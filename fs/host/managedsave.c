@@ -117,7 +117,7 @@ static int managedsave_plan(struct host *host, const struct domain *domain, stru
         r = plan_disks(&live, change, err);
     if (r == 0)
         r = power_read(&live, &power, err);
-    if (r < 0)
+    if (r != 0)
         return r;
     change->is_persistent = true;
     change->was_paused = power.is_paused;
@@ -169,7 +169,7 @@ static int managedsave_make(struct host *host, struct change *change,
         r = check_domain(&live, err);
     if (r == 0)
         r = power_read(&live, &power, err);
-    if (r < 0)
+    if (r != 0)
         return r;
     change->was_paused = power.is_paused;
     change->is_halted = true;

@@ -136,7 +136,7 @@ int overlay_file_has_snapshot(const struct change_disk *disk, bool *ret_has_snap
     if (fstat(fd, &st) == 0 && st.st_size == 0)
         return 0; /* libvirt died between making and formatting it */
     struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = disk->file};
-    struct qcow_info info;
+    struct qcow_info info = {0};
     int r = -EIO;
     for (int i = 0; i < TRIES && r < 0; i++)
         r = qcow_inspect(&file, &info, err);

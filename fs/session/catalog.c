@@ -187,7 +187,8 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
     entry->failure = failure;
     entry->reason = failure ? strdup(reason) : NULL; /* without memory for it, just the errno */
     entry->is_undated = found->top.st_mode == 0 || S_ISBLK(found->top.st_mode);
-    entry->mtime = entry->is_undated ? (struct timespec){0} : found->top.st_mtim;
+    if (!entry->is_undated)
+        entry->mtime = found->top.st_mtim;
     if (failure == 0) {
         entry->guest_size = found->info.guest_size;
         entry->blocks =

@@ -43,13 +43,13 @@ uint64_t catalog_estimate_blocks(uint64_t guest_size, uint64_t host_blocks,
                                  enum occupancy occupancy);
 uint64_t catalog_hash_ino(const char *const *texts, size_t n);
 
-#define CATALOG_FNV_START 0xcbf29ce484222325u
+#define CATALOG_FNV_START 0xcbf29ce484222325U
 
 /* Hashes a text with its end, so that "ab","c" and "a","bc" differ. */
 static inline uint64_t catalog_fnv(uint64_t hash, const char *text)
 {
     do
-        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3U;
     while (*text++);
     return hash;
 }

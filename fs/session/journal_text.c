@@ -53,7 +53,7 @@ static char *quote(const char *text)
         else
             *at++ = text[i];
     }
-    strcpy(at, "'");
+    memcpy(at, "'", 2);
     return word;
 }
 

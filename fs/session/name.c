@@ -75,9 +75,9 @@ static void cut(char *name, size_t room)
 /* FNV-1a: tells apart what was cut to the same beginning. */
 static uint64_t hash_text(const char *text)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t hash = 0xcbf29ce484222325U;
     for (; *text; text++)
-        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3U;
     return hash;
 }
 

@@ -128,9 +128,9 @@ static bool is_off_for_good(struct host *host, const char *domain_id)
     if (host->ops->refresh && host->ops->refresh(host, domain_id, &err) < 0)
         log_debug("%s", err.text);
     struct domain *domain = host->ops->find(host, domain_id);
-    bool is_off = !domain || (domain->state == DOMAIN_SHUTOFF && !domain->has_managed_save);
+    bool is_final = !domain || (domain->state == DOMAIN_SHUTOFF && !domain->has_managed_save);
     domain_unref(domain);
-    return is_off;
+    return is_final;
 }
 
 static bool thaw_once(struct quiesce *quiesce, struct error *err)

@@ -118,12 +118,6 @@ struct registry {
     bool is_shut;
 };
 
-/*
- * Stands for "the lock of the registry in question" in annotations: clang cannot see that
- * session->registry and the registry that was locked are the same. Never defined.
- */
-extern struct mutex registry_role;
-
 static inline void registry_lock(struct registry *registry) ACQUIRE(registry_role) NO_THREAD_SAFETY
 {
     mutex_lock(&registry->lock);

@@ -31,7 +31,7 @@ const char *session_state_name(enum session_state state)
     return "unknown";
 }
 
-#define MOVE(state) (1u << (state))
+#define MOVE(state) (1U << (state))
 static const unsigned allowed_moves[] = {
     /* OPEN or LINGERING: taken; RELEASING: taken too late, or undo failed; GONE: failed */
     [SESSION_TAKING] =

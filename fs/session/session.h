@@ -14,6 +14,10 @@
 
 struct slot;
 struct waiter_list;
+/*
+ * Stands for "the lock of the registry in question" in annotations: clang cannot see that
+ * session->registry and the registry that was locked are the same. Never defined.
+ */
 extern struct mutex registry_role;
 
 /*

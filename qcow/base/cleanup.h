@@ -25,6 +25,8 @@ static inline void cleanup_close(const int *fd)
     errno = saved;
 }
 
+/* A checker that cannot read these brings its own: tests/lint/analyze.py. */
+#ifndef auto_free
 #define auto_free __attribute__((cleanup(cleanup_free)))
 #define auto_close __attribute__((cleanup(cleanup_close)))
 
@@ -35,6 +37,7 @@ static inline void cleanup_close(const int *fd)
         (var) = NULL;                                                                              \
         taken_;                                                                                    \
     })
+#endif
 
 static inline int take_fd_from(int *fd)
 {
