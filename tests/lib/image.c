@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <endian.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,7 +154,7 @@ void image_destroy(struct image *image)
 
 struct qcow_file image_file(const struct image *image)
 {
-    struct qcow_file file = {.fd = dup(image->fd), .format = image->format};
+    struct qcow_file file = {.fd = fcntl(image->fd, F_DUPFD_CLOEXEC, 0), .format = image->format};
     /* not strdup(), which tests make fail */
     int len = asprintf(&file.name, "%s", image->name);
     assert(file.fd >= 0 && len >= 0);

@@ -50,7 +50,7 @@ static uint64_t now_us(void)
 
 static struct progress *map_progress(void)
 {
-    int fd = open("/run/progress", O_RDWR | O_CREAT, 0600);
+    int fd = open("/run/progress", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof(struct progress)) < 0)
         die("/run/progress");
     void *at = mmap(NULL, sizeof(struct progress), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -134,7 +134,7 @@ static void write_blocks(char **argv, int argc)
     struct progress *progress = map_progress();
     struct disks disks = {.n_slots = strtoull(argv[0], NULL, 10)};
     for (int i = 1; i < argc; i++) {
-        disks.fds[disks.n] = open(argv[i], O_RDWR | O_DIRECT);
+        disks.fds[disks.n] = open(argv[i], O_RDWR | O_DIRECT | O_CLOEXEC);
         if (disks.fds[disks.n++] < 0)
             die(argv[i]);
     }
@@ -163,7 +163,7 @@ static void write_file(const char *name, uint64_t seq)
     int len = snprintf(line, sizeof(line), "file %" PRIu64 "\n", seq);
     for (size_t i = 0; i < sizeof(buffer); i++)
         buffer[i] = line[i % (size_t)len];
-    int fd = open("new", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int fd = open("new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         die("new");
     for (uint64_t i = 0; i < 1 + seq % 8; i++)

@@ -28,7 +28,7 @@ static pid_t stop_child(void)
         sigprocmask(SIG_BLOCK, &blocked, NULL);
         signal(SIGUSR2, on_signal);
         signal(SIGHUP, SIG_IGN);
-        raise(SIGSTOP);
+        kill(getpid(), SIGSTOP);
         _exit(0);
     }
     int status;

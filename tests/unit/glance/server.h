@@ -163,10 +163,10 @@ static inline void server_handle(struct server *server, int fd, char *request)
 
 static inline void *server_run(void *arg)
 {
-    struct server *server = arg;
+    struct server *s = arg;
     char *request = malloc(REQUEST_MAX);
-    for (int fd; (fd = accept(server->fd, NULL, NULL)) >= 0; close(fd))
-        server_handle(server, fd, request);
+    for (int fd; (fd = accept(s->fd, NULL, NULL)) >= 0; close(fd))
+        server_handle(s, fd, request);
     free(request);
     return NULL;
 }

@@ -23,8 +23,10 @@ static inline int scratch_setup(void **state)
     if (!s)
         return -1;
     snprintf(s->dir, sizeof(s->dir), "/tmp/virtsnapfs-unit-XXXXXX");
-    if (!mkdtemp(s->dir))
+    if (!mkdtemp(s->dir)) {
+        free(s);
         return -1;
+    }
     *state = s;
     return 0;
 }

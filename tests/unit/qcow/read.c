@@ -38,7 +38,7 @@ static void reads_any_range_across_kinds(void **state)
             size_t len = cuts[b] - cuts[a];
             memset(buf, 0xee, sizeof(buf));
             if (qcow_read(opened, cuts[a], buf, len, NULL) != (ssize_t)len ||
-                memcmp(buf, all + cuts[a], len) || (len < ALL && buf[len] != 0xee))
+                memcmp(buf, all + cuts[a], len) != 0 || (len < ALL && buf[len] != 0xee))
                 fail_msg("range %zu to %zu", cuts[a], cuts[b]);
         }
     qcow_close(opened);

@@ -36,10 +36,10 @@ static inline struct image tiny(uint64_t incompatible)
 {
     struct image image;
     image_create(&image, &(struct image_options){
-                             .cluster_bits = incompatible & INCOMPAT_EXTENDED_L2 ? 14 : 12,
+                             .cluster_bits = (incompatible & INCOMPAT_EXTENDED_L2) ? 14 : 12,
                              .guest_size = 1 << 20,
                              .incompatible = incompatible,
-                             .compression = incompatible & INCOMPAT_COMPRESSION ? 1 : 0});
+                             .compression = (incompatible & INCOMPAT_COMPRESSION) ? 1 : 0});
     return image;
 }
 

@@ -231,17 +231,23 @@ static void a_disk_of_the_hypervisor_alone_has_the_size_that_it_tells(void **sta
     domain_unref(running);
 }
 
+/* A block device that can be read, or NULL. */
+static const char *find_device(void)
+{
+    static const char *const devices[] = {"/dev/vda", "/dev/sda", "/dev/nvme0n1", "/dev/loop0"};
+    for (size_t i = 0; i < sizeof(devices) / sizeof(*devices); i++)
+        if (access(devices[i], R_OK) == 0)
+            return devices[i];
+    return NULL;
+}
+
 /* Writing to a device does not touch its node. */
 static void a_block_device_is_undated(void **state)
 {
     (void)state;
-    static const char *const devices[] = {"/dev/vda", "/dev/sda", "/dev/nvme0n1", "/dev/loop0"};
-    size_t i = 0;
-    while (i < 4 && access(devices[i], R_OK) != 0)
-        i++;
-    if (i == 4)
-        fail_msg("no block device that can be read");
-    struct domain *domain = make_domain("device", devices[i], QCOW_FORMAT_RAW);
+    const char *device = find_device();
+    assert_non_null(device);
+    struct domain *domain = make_domain("device", device, QCOW_FORMAT_RAW);
     struct catalog *catalog = get(domain);
     const struct catalog_entry *entry = find(catalog, "now.raw");
     assert_true(entry->is_undated);

@@ -85,11 +85,10 @@ static void remembered_catalogs_are_bounded_by_bytes(void **state)
     (void)state;
     struct image image;
     make_long_table(&image, 4000, 900);
-    struct domain *domain;
     for (unsigned i = 0; i < 12; i++) {
         char name[20];
         snprintf(name, sizeof(name), "fat-%u", i);
-        domain = make_image_domain(name, &image);
+        struct domain *domain = make_image_domain(name, &image);
         catalog_unref(get(domain));
         domain_unref(domain);
         assert_in_range(catalog_remembered_bytes(), 4000 * 900, CATALOG_BYTES_MAX);

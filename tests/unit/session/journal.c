@@ -229,7 +229,7 @@ static void a_killed_daemons_entries_are_adopted(void **state)
 {
     struct change *change = make_change();
     int fds[2];
-    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     pid_t child = fork();
     if (child == 0) {
         add_entry(open_journal(*state), change);

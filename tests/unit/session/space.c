@@ -30,8 +30,10 @@ static int set_up(void **state)
     if (!p)
         return -1;
     snprintf(p->root, sizeof(p->root), "/tmp/virtsnapfs-space.XXXXXX");
-    if (!mkdtemp(p->root))
+    if (!mkdtemp(p->root)) {
+        free(p);
         return -1;
+    }
     snprintf(p->images, sizeof(p->images), "%s/images", p->root);
     snprintf(p->scratch, sizeof(p->scratch), "%s/scratch", p->root);
     *state = p;
