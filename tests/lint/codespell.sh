@@ -1,0 +1,13 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Words that codespell knows as misspelt, in sources, scripts and pages.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+command -v codespell >/dev/null || { echo 'skipped: no codespell' && exit 77; }
+
+files=()
+while IFS= read -r -d '' file; do
+    [[ $file == LICENSE ]] || files+=("$file")
+done < <(tests/lint/files.sh)
+codespell "${files[@]}"
+echo "${#files[@]} files"
