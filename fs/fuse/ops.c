@@ -33,8 +33,10 @@ static struct tree *get_tree(fuse_req_t req)
 
 static struct inode *get_inode(fuse_req_t req, fuse_ino_t nodeid)
 {
-    return nodeid == FUSE_ROOT_ID ? inode_root(get_tree(req)->inodes)
-                                  : (struct inode *)(uintptr_t)nodeid;
+    if (nodeid == FUSE_ROOT_ID)
+        return inode_root(get_tree(req)->inodes);
+    /* lint: clang-tidy/performance-no-int-to-ptr: libfuse keeps no pointers, only numbers */
+    return (struct inode *)(uintptr_t)nodeid;
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
