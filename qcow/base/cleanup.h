@@ -25,7 +25,7 @@ static inline void cleanup_close(const int *fd)
     errno = saved;
 }
 
-/* A checker that cannot read these brings its own: tests/lint/analyze.py. */
+/* A checker that cannot read these brings its own. */
 #ifndef auto_free
 #define auto_free __attribute__((cleanup(cleanup_free)))
 #define auto_close __attribute__((cleanup(cleanup_close)))

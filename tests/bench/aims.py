@@ -236,7 +236,7 @@ def table(rows, groups):
 
 
 def medians(rows):
-    yield "metric\timage\tprogram\tmedian\tmin\tmax\truns\tunit"
+    yield "\t".join(["metric", "image", "program", "median", "min", "max", "runs", "unit"])
     for metric, image, program in dict.fromkeys(key[1:] for key in rows.values):
         all_runs = rows.all(metric, image, program)
         figures = [number(f(all_runs)) if all_runs else "NA" for f in (statistics.median, min, max)]
