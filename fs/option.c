@@ -197,31 +197,29 @@ static int set_timeout(const struct option_value *v, struct error *err)
     return parse_duration(v, 1, TIMEOUT_MAX_S, &v->options->timeout_s, err);
 }
 
-static int set_max_open(const struct option_value *v, struct error *err)
+static int set_count(const struct option_value *v, unsigned max, unsigned *ret_count,
+                     struct error *err)
 {
     uint64_t number = 0;
-    int r = parse_number(v, 10, 1, MAX_OPEN_MAX, &number, err);
+    int r = parse_number(v, 10, 1, max, &number, err);
     if (r == 0)
-        v->options->max_open = (unsigned)number;
+        *ret_count = (unsigned)number;
     return r;
+}
+
+static int set_max_open(const struct option_value *v, struct error *err)
+{
+    return set_count(v, MAX_OPEN_MAX, &v->options->max_open, err);
 }
 
 static int set_threads(const struct option_value *v, struct error *err)
 {
-    uint64_t number = 0;
-    int r = parse_number(v, 10, 1, THREADS_MAX, &number, err);
-    if (r == 0)
-        v->options->n_threads = (unsigned)number;
-    return r;
+    return set_count(v, THREADS_MAX, &v->options->n_threads, err);
 }
 
 static int set_max_uploads(const struct option_value *v, struct error *err)
 {
-    uint64_t number = 0;
-    int r = parse_number(v, 10, 1, MAX_UPLOADS_MAX, &number, err);
-    if (r == 0)
-        v->options->max_uploads = (unsigned)number;
-    return r;
+    return set_count(v, MAX_UPLOADS_MAX, &v->options->max_uploads, err);
 }
 
 static int set_cloud(const struct option_value *v, struct error *err)

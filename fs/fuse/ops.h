@@ -23,8 +23,9 @@ struct ops_context {
 enum { OPS_READ_MAX = 1 << 20 };
 
 /*
- * Bytes that the kernel is to ask for ahead of a sequential reader: several requests, so that
- * several threads decode for it.
+ * Bytes that the kernel is to ask for ahead of a sequential reader: several requests, which are
+ * answered at the same time. With 1 or 2 MiB a plain image measured 0.92 and 0.91 of the speed, a
+ * zlib one 0.96 and 1.02 (medians of 6 interleaved runs, 2 processors).
  */
 enum { OPS_READAHEAD = 4 << 20 };
 
