@@ -73,6 +73,7 @@ static void defaults_are_those_of_the_contract(void **state)
     assert_int_equal(o.max_hold_s, 86400);
     assert_int_equal(o.timeout_s, 30);
     assert_int_equal(o.max_open, 16);
+    assert_in_range(o.n_threads, 1, sysconf(_SC_NPROCESSORS_CONF));
     assert_int_equal(o.cache_len, 64 << 20);
     assert_int_equal(o.uid, geteuid());
     assert_int_equal(o.gid, getegid());
@@ -122,12 +123,16 @@ static void units_are_understood(void **state)
     assert_int_equal(o.timeout_s, 120);
     assert_int_equal(o.cache_len, 1 << 30);
     options_fini(&o);
-    check_parses(&o, ARGS("-o", "cache=512k,umask=0227,uid=1000,gid=0,max_open=3", "a:", "/m"));
+    check_parses(&o, ARGS("-o",
+                          "cache=512k,umask=0227,uid=1000,gid=0,max_open=3,threads=5,max_uploads=7",
+                          "a:", "/m"));
     assert_int_equal(o.cache_len, 512 << 10);
     assert_int_equal(o.umask, 0227);
     assert_int_equal(o.uid, 1000);
     assert_int_equal(o.gid, 0);
     assert_int_equal(o.max_open, 3);
+    assert_int_equal(o.n_threads, 5);
+    assert_int_equal(o.max_uploads, 7);
     options_fini(&o);
 }
 
@@ -268,6 +273,9 @@ static void senseless_values_are_errors(void **state)
     check_list_refused("max_hold=213503982334602d", "max_hold");
     check_list_refused("timeout=0", "timeout: '0'");
     check_list_refused("max_open=0", "max_open: '0'");
+    check_list_refused("threads=0", "threads: '0'");
+    check_list_refused("threads=257", "threads: '257'");
+    check_list_refused("max_uploads=0", "max_uploads: '0'");
     check_list_refused("cache=64Q", "cache: '64Q'");
     check_list_refused("cache=17179869184G", "cache");
     check_list_refused("uid=4294967295", "uid");
