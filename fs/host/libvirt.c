@@ -103,7 +103,7 @@ static bool wait_worker_locked(struct libvirt_host *lh) REQUIRES(lh->lock)
 {
     int64_t deadline_ns = monotonic_ns() + close_wait_ns;
     while (!lh->has_ended && cond_wait_until(&lh->changed, &lh->lock, deadline_ns))
-        continue;
+        ;
     if (lh->has_ended)
         return true;
     pthread_detach(lh->worker);

@@ -160,7 +160,7 @@ bool mailbox_sleep(struct mailbox *box, int64_t deadline_ns)
 {
     mutex_lock(&box->lock);
     while (!box->is_stopped && cond_wait_until(&box->changed, &box->lock, deadline_ns))
-        continue;
+        ;
     bool is_stopped = box->is_stopped;
     mutex_unlock(&box->lock);
     return !is_stopped;
@@ -179,7 +179,7 @@ bool mailbox_wait_job(struct mailbox *box, uint64_t seen, int64_t deadline_ns)
     mutex_lock(&box->lock);
     while (!box->is_stopped && box->job_count == seen &&
            cond_wait_until(&box->changed, &box->lock, deadline_ns))
-        continue;
+        ;
     bool is_stopped = box->is_stopped;
     mutex_unlock(&box->lock);
     return !is_stopped;

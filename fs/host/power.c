@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <libvirt/virterror.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "fs/host/eventloop.h"
 #include "fs/host/fault.h"
@@ -159,7 +159,8 @@ static int watch_save(struct live *live, const struct save *save, const struct c
             abort_save(live);
         if (!__atomic_load_n(&save->has_ended, __ATOMIC_ACQUIRE) &&
             !mailbox_wait_job(live->lh->mail, seen, monotonic_ns() + (int64_t)POLL_MS * 1000000))
-            usleep(POLL_MS * 1000); /* the host ends: no mail wakes anybody any more */
+            /* The host ends: no mail wakes anybody any more. */
+            nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
     }
     return r;
 }

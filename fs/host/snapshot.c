@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "fs/host/fault.h"
 #include "fs/host/file.h"
@@ -152,7 +152,7 @@ static int inspect(const char *path, int fd, struct qcow_info *ret_info, struct 
     struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = (char *)path};
     int r = qcow_inspect(&file, ret_info, err);
     for (unsigned n_reads = 1; r == -EBADMSG && n_reads < READS_MAX; n_reads++) {
-        usleep(REREAD_MS * 1000);
+        nanosleep(&(struct timespec){.tv_nsec = REREAD_MS * 1000000L}, NULL);
         r = qcow_inspect(&file, ret_info, err);
     }
     return r;

@@ -203,7 +203,7 @@ int worker_get_connection(struct libvirt_host *lh, int64_t deadline_ns, virConne
 {
     mutex_lock(&lh->lock);
     while (!lh->conn && cond_wait_until(&lh->changed, &lh->lock, deadline_ns))
-        continue;
+        ;
     virConnectPtr conn = lh->conn;
     if (conn)
         virConnectRef(conn);

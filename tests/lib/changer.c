@@ -126,7 +126,7 @@ static struct change *read_notes(const char *path, enum change_method method)
         change->was_paused = paused;
         change->is_halted = halted;
         while (read_disk(file, change))
-            continue;
+            ;
     }
     free(mark);
     fclose(file);
@@ -169,7 +169,7 @@ static int make(const struct host_method *method, struct host *host, struct chan
                change->disks[i].file ? change->disks[i].file : "-");
     say("made");
     while (getchar() != EOF)
-        continue;
+        ;
     return undo(method, host, change, steps);
 }
 

@@ -24,6 +24,7 @@
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 #include "tests/lib/fake_host.h"
+#include "tests/lib/pause.h"
 
 enum { EXIT_SKIP = 77, CACHE_LEN = 1 << 20 };
 
@@ -217,7 +218,7 @@ static void interrupts_and_answers_may_meet(void **state)
         pid_t readers[N_READERS];
         for (unsigned i = 0; i < N_READERS; i++)
             readers[i] = start_reader(f);
-        usleep(round * 37 % 3000);
+        pause_us(round * 37 % 3000);
         for (unsigned i = 0; i < N_READERS; i++)
             kill(readers[i], i % 2 ? SIGINT : SIGKILL);
         for (unsigned i = 0; i < N_READERS; i++)

@@ -341,7 +341,7 @@ static void believes_a_token_that_lives_for_ever(void **state)
 static void *cancel_soon(void *ctx)
 {
     while (server.n_done < *(size_t *)ctx)
-        usleep(1000);
+        pause_us(1000);
     is_cancelled = true;
     return NULL;
 }

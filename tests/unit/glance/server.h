@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/pause.h"
+
 enum { REQUEST_MAX = 1 << 20, SEEN_MAX = 4096 };
 
 /* What a step may do other than to answer. */
@@ -117,7 +119,7 @@ static inline void server_drip(int fd)
     static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
     server_send(fd, head, sizeof(head) - 1);
     while (send(fd, " ", 1, MSG_NOSIGNAL) == 1)
-        usleep(100000);
+        pause_us(100000);
 }
 
 static inline void server_note_id(struct server *server, const char *request)
@@ -146,7 +148,7 @@ static inline void server_handle(struct server *server, int fd, char *request)
     if (strncmp(step->answer, EARLY, strlen(EARLY)) == 0) {
         server_reset(fd);
         server_answer(fd, step->answer + strlen(EARLY));
-        usleep(100000); /* so that it comes before the reset */
+        pause_us(100000); /* so that it comes before the reset */
         return;
     }
     server_read_body(fd, request, len);

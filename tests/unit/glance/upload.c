@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "qcow/base/cleanup.h"
+#include "tests/lib/pause.h"
 #include "tests/unit/glance/upload_double.h"
 
 static struct uploads *open_uploads(unsigned max_running)
@@ -38,7 +39,7 @@ static void close_uploads(struct uploads *uploads)
 static void await_all(struct uploads *uploads)
 {
     while (uploads_count(uploads) > 0)
-        usleep(1000);
+        pause_us(1000);
 }
 
 static void check_table(struct uploads *uploads, const char *domain, const char *const *wanted)
@@ -219,7 +220,7 @@ static void keeps_the_speed_of_what_failed(void **state)
     double_write(uploads, &writer, "web", "now --poll");
     assert_int_equal(double_answer(&writer), -EIO);
     auto_free char *first = uploads_table(uploads, "web");
-    usleep(20000);
+    pause_us(20000);
     auto_free char *second = uploads_table(uploads, "web");
     assert_string_equal(first, second);
     close_uploads(uploads);
@@ -277,7 +278,7 @@ static void cancels_in_the_queue(void **state)
     double_give_up(&second);
     assert_int_equal(double_answer(&second), -EINTR);
     while (uploads_count(uploads) > 1)
-        usleep(1000);
+        pause_us(1000);
     assert_int_equal(double_images(), 1);
     assert_string_equal(state_of(uploads, 1), "sending");
     double_let_go(STEP_SEND);

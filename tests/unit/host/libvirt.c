@@ -75,7 +75,7 @@ static void wait_told(struct log *log, unsigned n_changed, unsigned n_gone)
     mutex_lock(&log->lock);
     while ((log->n_changed < n_changed || log->n_gone < n_gone) &&
            cond_wait_until(&log->changed, &log->lock, deadline_ns))
-        continue;
+        ;
     bool is_told = log->n_changed >= n_changed && log->n_gone >= n_gone;
     mutex_unlock(&log->lock);
     assert_true(is_told);

@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/random.h"
 #include "tests/unit/qcow/cache_checks.h"
 
 enum { THREADS = 6 };
@@ -147,7 +148,7 @@ static void *get_many(void *ctx)
     unsigned seed = reader->seed;
     reader->is_right = true;
     for (int i = 0; i < 4000; i++) {
-        uint64_t n = (uint64_t)rand_r(&seed) % 200;
+        uint64_t n = (uint64_t)random_next(&seed) % 200;
         struct cache_key key = {.file_id = 1 + n % 2, .host_off = n * 4096, .kind = CACHE_L2};
         struct cache_ref ref;
         struct error err = {0};

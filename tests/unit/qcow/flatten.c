@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 
+#include "tests/lib/random.h"
+
 /* Where the parts of a file with one cluster of L1 table and one refcount block are. */
 enum { L1_OFF = CLUSTER, REFTABLE_OFF = 2 * CLUSTER, REFBLOCK_OFF = 3 * CLUSTER };
 enum { L2_OFF = 4 * CLUSTER };
@@ -252,8 +254,8 @@ static void *read_at_random(void *arg)
     uint8_t *buf = malloc(MAX);
     unsigned seed = expected->seed;
     for (int i = 0; i < 300 && buf; i++) {
-        size_t off = ((size_t)rand_r(&seed) << 12 ^ (size_t)rand_r(&seed)) % expected->len;
-        size_t len = (size_t)rand_r(&seed) % (i % 2 ? 64 : MAX);
+        size_t off = random_next(&seed) % expected->len;
+        size_t len = (size_t)random_next(&seed) % (i % 2 ? 64 : MAX);
         size_t wanted = min_u64(len, expected->len - off);
         if (qcow_flat_read(expected->flat, off, buf, len, NULL) != (ssize_t)wanted ||
             memcmp(buf, expected->bytes + off, wanted) != 0) {

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/random.h"
 #include "tests/unit/qcow/read_checks.h"
 
 /* Ranges. */
@@ -295,8 +296,8 @@ static void *read_at_random(void *ctx)
     uint8_t *buf = malloc(len_max);
     reader->is_right = true;
     for (int i = 0; i < 1500 && reader->is_right; i++) {
-        size_t at = (size_t)rand_r(&reader->seed) % (CLUSTERS * 4096);
-        size_t len = (size_t)rand_r(&reader->seed) % len_max;
+        size_t at = (size_t)random_next(&reader->seed) % (CLUSTERS * 4096);
+        size_t len = (size_t)random_next(&reader->seed) % len_max;
         if (len > CLUSTERS * 4096 - at)
             len = CLUSTERS * 4096 - at;
         struct error err = {0};

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/lib/pause.h"
 #include "tests/unit/session/catalog_fixture.h"
 
 static void unchanged_files_are_not_opened_again(void **state)
 {
     struct fixture *f = *state;
-    usleep(60000); /* past the clock's granularity, or a change could have gone unseen */
+    pause_us(60000); /* past the clock's granularity, or a change could have gone unseen */
     struct catalog *first = get(f->domain);
     struct catalog *second = get(f->domain);
     assert_ptr_equal(first, second);
@@ -116,7 +117,7 @@ static void the_newest_catalog_is_remembered_whatever_its_size(void **state)
 static void more_domains_than_places_are_all_served(void **state)
 {
     struct fixture *f = *state;
-    usleep(60000);
+    pause_us(60000);
     for (unsigned i = 0; i < 5000; i++) {
         char name[20];
         snprintf(name, sizeof(name), "many-%u", i);

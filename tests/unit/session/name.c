@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/random.h"
+
 static const char *const targets[] = {"vda", "vdb", "sdaa"};
 enum { N_TARGETS = 3 };
 
@@ -190,11 +192,11 @@ static char *random_text(unsigned *seed)
     static const char *const parts[] = {"s",        "now",  ".",    "vda",   ".vda", ".vdb",
                                         "@",        "%",    "%2E",  "/",     "\n",   "1",
                                         "\xc3\xbc", "\xff", ".raw", ".qcow2"};
-    size_t max = rand_r(seed) % 8 == 0 ? 200 : 4;
-    size_t n = (size_t)rand_r(seed) % (max + 1);
+    size_t max = random_next(seed) % 8 == 0 ? 200 : 4;
+    size_t n = (size_t)random_next(seed) % (max + 1);
     char *text = calloc(n + 1, sizeof(".qcow2"));
     for (size_t i = 0; text && i < n; i++)
-        strcat(text, parts[(size_t)rand_r(seed) % (sizeof(parts) / sizeof(parts[0]))]);
+        strcat(text, parts[(size_t)random_next(seed) % (sizeof(parts) / sizeof(parts[0]))]);
     return text;
 }
 

@@ -23,6 +23,8 @@
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 #include "tests/lib/image.h"
+#include "tests/lib/pause.h"
+#include "tests/lib/random.h"
 
 /* 8 MiB of data, 4 MiB that was never written, 4 MiB of written zeros, 16 MiB of data. */
 enum { MIB = 1 << 20, DATA_LEN = 8 * MIB, ZEROS_AT = 12 * MIB, TAIL_AT = 16 * MIB };
@@ -103,7 +105,7 @@ static int start_server(void **state)
     while (!is_listening()) {
         if (monotonic_ns() > deadline_ns)
             return -1;
-        usleep(10000);
+        pause_us(10000);
     }
     return 0;
 }
@@ -224,7 +226,7 @@ static void *read_here_and_there(void *ctx)
     auto_free uint8_t *buf = malloc(MIB);
     reader->is_right = true;
     for (int i = 0; i < 100; i++) {
-        uint64_t at = (uint64_t)rand_r(&reader->seed) % (DISK_SIZE - MIB);
+        uint64_t at = (uint64_t)random_next(&reader->seed) % (DISK_SIZE - MIB);
         struct qcow_extent found;
         reader->is_right = reader->is_right &&
                            qcow_read(reader->opened, at, buf, MIB, NULL) == MIB &&
@@ -294,7 +296,7 @@ static void readers_under_way_get_eio_when_the_server_dies(void **state)
     kill(server, SIGSTOP);
     for (int i = 0; i < N_READERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, expect_eio_there, opened), 0);
-    usleep(100000); /* whether they wait already or begin later makes no difference to them */
+    pause_us(100000); /* whether they wait already or begin later makes no difference to them */
     kill_server();
     for (int i = 0; i < N_READERS; i++)
         pthread_join(threads[i], NULL);

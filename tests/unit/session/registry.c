@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "tests/lib/pause.h"
 #include "tests/unit/session/registry_fixture.h"
 
 static void a_running_domain_is_frozen_once_and_merged_back(void **state)
@@ -142,7 +143,7 @@ static void lingering_ends_by_itself(void **state)
     reader_close(open_disk(&f, "off", "vda"));
     int64_t deadline = monotonic_ns() + (int64_t)20 * 1000000000;
     while (peek_serial(&f, "id-off", "vdb") == 1 && monotonic_ns() < deadline)
-        usleep(10000);
+        pause_us(10000);
     assert_int_equal(peek_serial(&f, "id-off", "vdb"), 2);
     fixture_close(&f);
 }
@@ -282,7 +283,7 @@ static void a_cold_image_is_locked_until_the_last_close(void **state)
     reader_close(reader);
     int64_t deadline = monotonic_ns() + (int64_t)20 * 1000000000;
     while (is_write_locked(path) && monotonic_ns() < deadline)
-        usleep(1000);
+        pause_us(1000);
     assert_false(is_write_locked(path));
     free(path);
     fixture_close(&f);

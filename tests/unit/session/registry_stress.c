@@ -2,6 +2,7 @@
 /* Many threads on few domains; meant to be run under ThreadSanitizer too. */
 #include <errno.h>
 
+#include "tests/lib/random.h"
 #include "tests/unit/session/registry_fixture.h"
 
 enum { THREADS = 8, ROUNDS = 150, STATUS_EVERY = 16 };
@@ -21,7 +22,7 @@ static bool is_expected(int r)
 static void read_some(struct reader *reader, unsigned disk, unsigned *seed)
 {
     unsigned char buf[512];
-    uint64_t off = (uint64_t)rand_r(seed) % (FAKE_DISK_SIZE - sizeof(buf));
+    uint64_t off = (uint64_t)random_next(seed) % (FAKE_DISK_SIZE - sizeof(buf));
     struct error err = {0};
     ssize_t n = reader_read(reader, off, buf, sizeof(buf), &err);
     if (n < 0) {
@@ -43,13 +44,13 @@ static void open_once(struct worker *worker)
                  {"off", "id-off", "vda", 0},
                  {"off", "id-off", "vdb", 1},
                  {"solo", "id-solo", "vda", 0}};
-    size_t which = (size_t)rand_r(&worker->seed) % 4;
+    size_t which = (size_t)random_next(&worker->seed) % 4;
     struct asked asked;
     asked_init(&asked);
-    asked.has_given_up = rand_r(&worker->seed) % 16 == 0;
+    asked.has_given_up = random_next(&worker->seed) % 16 == 0;
     uint64_t serial = peek_serial(worker->fixture, disks[which].id, disks[which].target);
     ask_serial(worker->fixture, disks[which].name, disks[which].target, serial, &asked);
-    if (rand_r(&worker->seed) % 8 == 0)
+    if (random_next(&worker->seed) % 8 == 0)
         registry_cancel(worker->fixture->registry, &asked);
     int r = asked_await(&asked);
     if (!is_expected(r))
