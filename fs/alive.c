@@ -70,6 +70,8 @@ static int walk_files(const char *folder, const char *prefix,
         return errno == ENOENT ? 0 : -errno;
     const struct dirent *item;
     int r = 0;
+    /* lint: clang-tidy/concurrency-mt-unsafe: nobody else reads this stream */
+    /* lint: cppcheck/readdirCalled: glibc calls readdir_r, which is wanted, deprecated */
     for (errno = 0; r == 0 && (item = readdir(dir)); errno = 0) {
         if (strncmp(item->d_name, prefix, strlen(prefix)) != 0)
             continue;

@@ -11,6 +11,7 @@
 
 static bool is_set(const char *variable)
 {
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     const char *value = getenv(variable);
     return value && *value;
 }

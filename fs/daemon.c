@@ -32,6 +32,7 @@ static _Noreturn void leave_with_verdict(int fd, pid_t child)
         _exit(status);
     int how = 0;
     if (waitpid(child, &how, 0) == child && WIFSIGNALED(how))
+        /* lint: clang-tidy/concurrency-mt-unsafe: the parent has no other thread */
         log_error("the server died before the mount was ready: %s", strsignal(WTERMSIG(how)));
     else
         log_error("the server ended before the mount was ready");
@@ -43,6 +44,7 @@ int daemon_fork(struct daemon *ret_daemon, struct error *err)
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) < 0)
         return error_set(err, -errno, "cannot make a pipe: %s", strerrordesc_np(errno));
+    /* lint: cppcheck/variableScope: the child closes it, too */
     auto_close int from_child = fds[0];
     auto_close int to_parent = fds[1];
     fflush(NULL);

@@ -116,6 +116,7 @@ static int take_positional(struct options *options, const char *arg, struct erro
     if (*where)
         return error_set(err, -EINVAL, "one argument too many: '%s'", arg);
     *where = strdup(arg);
+    /* lint: gcc-analyzer/malloc-leak: freed with the options */
     return *where ? 0 : error_set(err, -ENOMEM, "out of memory");
 }
 
@@ -196,7 +197,9 @@ static int finish_positionals(struct options *options, struct error *err)
 /* Contract section 7, row `state=`. */
 static int default_state_dir(char **ret_path, struct error *err)
 {
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     const char *xdg = getenv("XDG_STATE_HOME");
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     const char *home = getenv("HOME");
     int r;
     if (geteuid() == 0)

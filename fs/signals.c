@@ -77,6 +77,7 @@ int signals_start(struct signals *signals, bool (*is_detached)(void *ctx),
 void signals_finish(struct signals *signals)
 {
     atomic_store(&signals->is_over, true);
+    /* lint: clang-tidy/bugprone-bad-signal-to-kill-thread: a signalfd takes it there */
     pthread_kill(signals->thread, SIGTERM);
     pthread_join(signals->thread, NULL);
 }

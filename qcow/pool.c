@@ -17,6 +17,7 @@ struct batch {
     TAILQ_ENTRY(batch) link;
 };
 
+/* lint: cppcheck/unusedStructMember: it does not see what the macros of queue.h use */
 TAILQ_HEAD(batches, batch);
 
 struct pool {

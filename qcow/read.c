@@ -148,7 +148,7 @@ static int read_compressed(struct reading *reading, const struct chain_extent *e
             (struct unpacking){.extent = *extent, .buf = buf};
         return reading->n_unpackings == UNPACKINGS_MAX ? unpack_all(reading, err) : 0;
     }
-    if (len < cluster_size)
+    if (len != cluster_size)
         r = cache_get(cache, &key, cluster_size, load_unpacked, (void *)extent, &ref, err);
     if (r < 0)
         return r;

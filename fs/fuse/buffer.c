@@ -57,7 +57,6 @@ void *buffer_get(size_t len)
         if (!buffer->bytes)
             buffer->len = 0;
     }
-    /* lint: gcc-analyzer/malloc-leak: the key keeps it */
     return buffer->bytes;
 }
 

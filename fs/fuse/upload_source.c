@@ -143,6 +143,7 @@ static int open_request(struct registry *registry, struct open_request *request,
     mutex_init(&opening.lock);
     cond_init(&opening.changed);
     request->done = note_done;
+    /* lint: cppcheck/autoVariables: it is waited for below */
     request->ctx = &opening;
     registry_open(registry, request);
     bool is_cancelled = false;

@@ -205,6 +205,7 @@ static const yaml_node_t *get_at(struct yaml *yaml, const yaml_node_t *node, con
                                  unsigned depth);
 
 /* "<<" has a mapping or a sequence of them, of which the first counts most. */
+/* lint: clang-tidy/misc-no-recursion: MERGE_DEPTH_MAX ends it */
 static const yaml_node_t *get_merged(struct yaml *yaml, const yaml_node_t *merged, const char *key,
                                      unsigned depth)
 {
@@ -219,6 +220,7 @@ static const yaml_node_t *get_merged(struct yaml *yaml, const yaml_node_t *merge
     return NULL;
 }
 
+/* lint: clang-tidy/misc-no-recursion: MERGE_DEPTH_MAX ends it */
 static const yaml_node_t *get_at(struct yaml *yaml, const yaml_node_t *node, const char *key,
                                  unsigned depth)
 {
@@ -244,6 +246,7 @@ const struct yaml_node_s *yaml_get(struct yaml *yaml, const struct yaml_node_s *
     return get_at(yaml, node, key, 0);
 }
 
+/* lint: clang-tidy/misc-no-recursion: MERGE_DEPTH_MAX ends it */
 static int each_at(struct yaml *yaml, const yaml_node_t *node, yaml_take *take, void *ctx,
                    unsigned depth)
 {

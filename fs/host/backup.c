@@ -166,6 +166,7 @@ static const char *find_socket_dir(const struct libvirt_host *lh)
 {
     if (geteuid() == 0 || !strstr(lh->uri, ":///session"))
         return system_socket_dir;
+    /* lint: clang-tidy/concurrency-mt-unsafe: nobody sets variables once there are instants */
     const char *dir = getenv("XDG_RUNTIME_DIR");
     return dir && *dir == '/' ? dir : NULL;
 }

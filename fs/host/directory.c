@@ -201,6 +201,8 @@ static int directory_list(struct host *host, struct domain ***ret_domains, size_
     __attribute__((cleanup(cleanup_list))) struct list list = {0};
     for (;;) {
         errno = 0;
+        /* lint: clang-tidy/concurrency-mt-unsafe: nobody else reads this stream */
+        /* lint: cppcheck/readdirCalled: glibc calls readdir_r, which is wanted, deprecated */
         struct dirent *entry = readdir(dir);
         if (!entry && errno)
             return error_set(err, -EIO, "cannot read directory '%s': %s", dh->dirs[0],

@@ -97,6 +97,7 @@ static int read_snapshot(virDomainPtr dom, virDomainSnapshotPtr from, struct dom
     }
     struct host_snapshot *to = &domain->snapshots[domain->n_snapshots++];
     to->name = strdup(name);
+    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
     struct xml_volumes volumes = record_volumes(virDomainGetConnect(dom));
     int r = to->name ? external_xml_read(xml, &volumes, to, &err) : -ENOMEM;
     if (r < 0)

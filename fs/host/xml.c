@@ -357,6 +357,7 @@ static int append_disk(struct disk_list *list, const xmlNode *element,
         return no_memory(err);
     list->disks = grown;
     list->disks[list->n++] = *disk;
+    /* lint: cppcheck/unreadVariable: the cleanup reads it */
     owner.n = 0; /* the content has moved; only the shell is freed */
     return 0;
 }

@@ -63,6 +63,7 @@ static int open_next(struct host_image_ctx *ctx, size_t depth, const struct qcow
         return error_set(err, -ESTALE, "'%s' does not name '%s' as its backing file", file->name,
                          next.name);
     *ret_file = next;
+    /* lint: cppcheck/unreadVariable: the cleanup reads it */
     next = (struct qcow_file){.fd = -1};
     return 0;
 }
@@ -149,6 +150,7 @@ static int copy_layer(struct disk *disk, const char *path, enum qcow_format form
     if (!copy)
         return -ENOMEM;
     disk->layers[disk->n_layers++] = (struct disk_layer){copy, format};
+    /* lint: cppcheck/memleak: kept in the layer */
     return 0;
 }
 

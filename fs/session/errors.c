@@ -45,6 +45,7 @@ static bool note_locked(struct registry *registry, const char *domain_id, const 
     struct noted_error *noted = &slot->errors[slot->n_errors++ % ERRORS_KEPT];
     free(noted->what);
     noted->what = strdup(what);
+    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
     noted->err = *err;
     noted->logged_ns = monotonic_ns();
     clock_gettime(CLOCK_REALTIME, &noted->time);

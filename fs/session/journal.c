@@ -298,6 +298,7 @@ static int grow(struct adoption *adoption)
         reallocarray(adoption->leftovers, adoption->n + 1, sizeof(*grown));
     if (!grown)
         return -ENOMEM;
+    /* lint: gcc-analyzer/malloc-leak: kept by the adoption */
     adoption->leftovers = grown;
     return 0;
 }
@@ -317,6 +318,7 @@ static void adopt_entry(struct adoption *adoption, struct journal_folder *folder
         journal_forget(entry);
         return;
     }
+    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
     adoption->leftovers[adoption->n++] =
         (struct journal_leftover){.entry = entry, .change = change};
     folder->n_entries++; /* nobody else knows the folder yet */
@@ -352,6 +354,8 @@ static int walk_folder(const char *path, void (*visit)(void *ctx, const char *na
     if (!dir)
         return -errno;
     const struct dirent *item;
+    /* lint: clang-tidy/concurrency-mt-unsafe: nobody else reads this stream */
+    /* lint: cppcheck/readdirCalled: glibc calls readdir_r, which is wanted, deprecated */
     for (errno = 0; (item = readdir(dir)); errno = 0)
         visit(ctx, item->d_name);
     int r = -errno;
@@ -381,6 +385,7 @@ static int keep_adopted(struct journal *journal, struct journal_folder *folder)
         grown[journal->n_adopted++] = folder;
     }
     mutex_unlock(&journal->lock);
+    /* lint: gcc-analyzer/malloc-leak: kept by the journal */
     return grown ? 0 : -ENOMEM;
 }
 

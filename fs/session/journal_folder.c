@@ -135,6 +135,7 @@ static int try_make_folder(const char *root, const char *prefix, struct journal_
     auto_folder struct journal_folder *folder = folder_new(path);
     if (!folder)
         return error_set(err, -ENOMEM, "out of memory");
+    /* lint: gcc-analyzer/malloc-leak: auto_folder */
     if (mkdir(folder->path, 0700) < 0)
         return errno == EEXIST ? -EAGAIN
                                : error_set(err, -errno, "cannot make '%s': %s", folder->path,

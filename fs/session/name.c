@@ -63,6 +63,7 @@ static void cut(char *name, size_t room)
     if (strlen(name) <= room)
         return;
     size_t end = room;
+    /* lint: clang-analyzer/core.UndefinedBinaryOperatorResult: end is below the length */
     for (unsigned back = 0; back < 3 && end > 0 && (name[end] & 0xc0) == 0x80; back++)
         end--;
     if (end >= 1 && name[end - 1] == '%')

@@ -142,6 +142,7 @@ struct batch {
     uint64_t end;            /* of the range asked for */
 };
 
+/* lint: cppcheck/constParameter: libnbd's type */
 static int on_complete(void *ctx, int *code)
 {
     struct batch *batch = ctx;
@@ -170,6 +171,7 @@ static int await_batch(const struct remote *remote, struct line *line, const str
     while (batch->n_pending > 0) {
         int r = wait_line(remote, line, deadline_ns, err);
         bool is_dead = nbd_aio_is_dead(line->nbd) == 1 || nbd_aio_is_closed(line->nbd) == 1;
+        /* lint: cppcheck/knownConditionTrueFalse: wait_line() lets libnbd call on_complete() */
         if (r == 0 && is_dead && batch->n_pending > 0)
             r = say_lost(remote, err);
         if (r < 0) {
@@ -266,6 +268,7 @@ static int read_over(struct remote *remote, struct line *line, uint64_t host_off
 }
 
 /* Notes runs, neighbours of one kind as one. Zeros count as a hole whether allocated or not. */
+/* lint: cppcheck/constParameter: libnbd's type */
 static int on_extents(void *ctx, const char *context, uint64_t host_off, uint32_t *entries,
                       size_t n_entries, int *code)
 {

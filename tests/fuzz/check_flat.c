@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,8 +180,9 @@ static void check_written(struct qcow_image *image, struct qcow_cache *cache, in
 {
     static const struct qcow_opener opener = {.open_ref = no_ref};
     check_flat_form(fd, qcow_size(image));
-    struct qcow_file file = {
-        .fd = dup(fd), .format = QCOW_FORMAT_QCOW2, .name = strdup("flat.qcow2")};
+    struct qcow_file file = {.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+                             .format = QCOW_FORMAT_QCOW2,
+                             .name = strdup("flat.qcow2")};
     struct qcow_image *copy;
     struct error err = {0};
     if (qcow_open(&file, &opener, cache, NULL, &copy, &err) < 0)

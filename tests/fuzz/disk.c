@@ -37,7 +37,7 @@ static void fill_sector(uint8_t *buf, uint32_t seed, uint64_t in_cluster, uint64
 static void poke_cluster(const struct image *file, uint64_t host_off, uint64_t cluster_size,
                          uint32_t seed)
 {
-    uint8_t buf[2 * EDGE_LEN];
+    uint8_t buf[2 * EDGE_LEN] = {0};
     uint64_t edge = cluster_size < EDGE_LEN ? cluster_size : EDGE_LEN;
     fill(buf, edge, seed, 0);
     image_poke(file, host_off, buf, edge);
@@ -249,7 +249,7 @@ static void make_view(struct maker *m, uint64_t guest_size, uint64_t l1_off, uin
 static uint64_t choose_size(const struct image_options *o, struct fuzz_input *in)
 {
     uint64_t cluster_size = 1ULL << o->cluster_bits;
-    uint64_t table = cluster_size / (o->incompatible & INCOMPAT_EXTENDED_L2 ? 16 : 8);
+    uint64_t table = cluster_size / ((o->incompatible & INCOMPAT_EXTENDED_L2) ? 16 : 8);
     uint64_t clusters = fuzz_below(in, o->cluster_bits < 14 ? 4 : 2) * table + fuzz_below(in, 12);
     return clusters * cluster_size + fuzz_below(in, 65536) % cluster_size / 512 * 512;
 }

@@ -3,6 +3,7 @@
  * A whole image of any bytes, as qemu-img or an attacker made it: listed, opened with all its
  * snapshots, mapped, read, flattened. What it refers to is there, whatever its name.
  */
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,8 +27,9 @@ static int answer(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret_f
 
 static struct qcow_file file_of(int fd)
 {
-    return (struct qcow_file){
-        .fd = dup(fd), .format = QCOW_FORMAT_QCOW2, .name = strdup("any.qcow2")};
+    return (struct qcow_file){.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+                              .format = QCOW_FORMAT_QCOW2,
+                              .name = strdup("any.qcow2")};
 }
 
 static void check_open(int fd, const struct qcow_snapshot *snapshot, struct qcow_cache *cache,

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-noreturn void fuzz_fail(const char *fmt, ...)
+void fuzz_fail(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);

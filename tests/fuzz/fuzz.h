@@ -11,20 +11,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdnoreturn.h>
 
 /* 0. The input is as the fuzzer made it: of any length, and gone after the call. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 /* Ends the program as a sanitizer would. */
-noreturn void fuzz_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void fuzz_fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 /* fuzz_fail() with what was expected, unless it is so. */
 #define fuzz_check(condition)                                                                      \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            fuzz_fail("%s:%d: not so: %s", __FILE__, __LINE__, #condition);                        \
-    } while (0)
+    ((condition) ? (void)0 : fuzz_fail("%s:%d: not so: %s", __FILE__, __LINE__, #condition))
 
 /* What is left of an input; numbers are taken from its front and are 0 past its end. */
 struct fuzz_input {

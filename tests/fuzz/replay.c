@@ -100,6 +100,7 @@ static void read_place(const char *path)
         read_file(path);
     if (!dir)
         return; /* a target need not have crashes yet */
+    /* lint: cppcheck/readdirCalled: glibc calls readdir_r, which is wanted, deprecated */
     for (struct dirent *entry; (entry = readdir(dir));) {
         char *name = NULL;
         if (entry->d_name[0] == '.')
@@ -184,7 +185,7 @@ static void run_mutations(const struct file *file, unsigned n_mutations)
     uint64_t state = seed_of(file);
     for (unsigned i = 1; i <= n_mutations; i++) {
         size_t len = file->len < len_max ? file->len : len_max;
-        if (len)
+        if (file->data)
             memcpy(buf, file->data, len);
         if (n_files == 0) { /* from nothing */
             len = below(&state, len_max);

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { NOT_A_STEP = 0 };
@@ -51,7 +52,7 @@ static void *die_later(void *arg)
 {
     (void)arg;
     const char *delay = getenv("KILL_DELAY_US");
-    usleep(delay ? (useconds_t)atoi(delay) : 0);
+    nanosleep(&(struct timespec){.tv_nsec = delay ? atoi(delay) * 1000L : 0}, NULL);
     die();
     return NULL;
 }
@@ -104,6 +105,7 @@ static bool is_journal(int fd)
 {
     char link[64], path[4096];
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    /* lint: clang-tidy/readability-suspicious-call-argument: this is their order */
     ssize_t len = readlink(link, path, sizeof(path) - 1);
     path[len > 0 ? len : 0] = '\0';
     return strstr(path, "/journal");
@@ -123,6 +125,7 @@ static void *find_real(const char *name)
     type name params;                                                                              \
     type name params                                                                               \
     {                                                                                              \
+        /* lint: clang-tidy/bugprone-macro-parentheses: parameters have their own */               \
         type(*real) params = find_real(#name);                                                     \
         int step = (is_step) ? step_begin(#name) : NOT_A_STEP;                                     \
         type result = real args;                                                                   \

@@ -238,6 +238,7 @@ static void words_of_mount_are_dropped(void **state)
     (void)state;
     struct options o;
     check_parses(&o, ARGS("a:", "/m", "-o",
+                          /* lint: clang-tidy/bugprone-suspicious-missing-comma: one string */
                           "rw,nofail,_netdev,user=joe,noauto,nosuid,nodev,noexec,relatime,"
                           "x-systemd.automount,comment=hello world,subtype=virtsnapfs,,defaults"));
     options_fini(&o);

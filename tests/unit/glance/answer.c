@@ -63,6 +63,7 @@ static void shows_no_characters_that_do_harm(void **state)
     check_message("a\x1b[31mb\x7f"
                   "c",
                   "a [31mb c");
+    /* lint: clang-tidy/misc-misleading-bidirectional: what is to be hidden */
     check_message("\xff\xc3\xa9\xe2\x80\xae\xed\xa0\x80", "?é??????");
     check_message("\xc2\x9b"
                   "2J",

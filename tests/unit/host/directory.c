@@ -150,9 +150,10 @@ static int open_ref(const struct scratch *s, struct host *host, enum qcow_ref_ki
     struct qcow_file file;
     int r = host->ops->open_ref(&ctx, &ref, &file, err);
     if (r == 0) {
-        assert_int_equal(file.format, kind == QCOW_REF_BACKING && strcmp(format, "qcow2") == 0
-                                          ? QCOW_FORMAT_QCOW2
-                                          : QCOW_FORMAT_RAW);
+        assert_int_equal(file.format,
+                         kind == QCOW_REF_BACKING && format && strcmp(format, "qcow2") == 0
+                             ? QCOW_FORMAT_QCOW2
+                             : QCOW_FORMAT_RAW);
         close(file.fd);
         free(file.name);
     }

@@ -297,6 +297,7 @@ static void of_two_that_adopt_at_once_one_gets_an_entry(void **state)
 {
     enum { ADOPTERS = 4, ROUNDS = 30 };
     struct change *change = make_change();
+    /* lint: cppcheck/invalidFunctionArg: no file */
     unsigned *n = mmap(NULL, sizeof(*n), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_ptr_not_equal(n, MAP_FAILED);
     for (int round = 0; round < ROUNDS; round++) {

@@ -53,6 +53,7 @@ static void find_file(const char *dir, char *ret_path, size_t len)
     assert_non_null(d);
     unsigned n = 0;
     const struct dirent *entry;
+    /* lint: cppcheck/readdirCalled: glibc calls readdir_r, which is wanted, deprecated */
     while ((entry = readdir(d))) {
         if (entry->d_name[0] == '.')
             continue;
