@@ -12,6 +12,7 @@
 #include "fs/alive.h"
 #include "fs/cloud.h"
 #include "fs/daemon.h"
+#include "fs/errand.h"
 #include "fs/fuse/mount.h"
 #include "fs/fuse/mountpoint.h"
 #include "fs/host/directory.h"
@@ -337,30 +338,6 @@ static void tear_down(struct program *p)
     alive_end(p->alive);
 }
 
-/*
- * `--wait`. A mount of ours whose server is not to be found with this state= is no reason to say
- * that all is done.
- */
-static int wait_for_servers(const struct options *options)
-{
-    struct error err = {0};
-    auto_free char *path = mountpoint_resolve(options->mountpoint);
-    if (!path) {
-        log_error("no such mountpoint: '%s': %s", options->mountpoint, strerrordesc_np(errno));
-        return EXIT_SYSTEM;
-    }
-    size_t n_servers;
-    if (alive_wait(options->state_dir, path, &n_servers, &err) < 0) {
-        log_error("%s", err.text);
-        return EXIT_SYSTEM;
-    }
-    dev_t dev;
-    if (n_servers > 0 || !mountpoint_find_device(path, &dev) || mountpoint_is_dead(path))
-        return EXIT_FINE;
-    log_error("'%s' is served by a program with another state=; name that one", path);
-    return EXIT_SYSTEM;
-}
-
 static int run(struct program *p)
 {
     struct error err = {0};
@@ -423,7 +400,9 @@ static int act(struct program *p)
     case OPTIONS_RECOVER:
         return recover_and_end(p);
     case OPTIONS_WAIT:
-        return wait_for_servers(&p->options);
+        return errand_wait(&p->options) < 0 ? EXIT_SYSTEM : EXIT_FINE;
+    case OPTIONS_STATUS:
+        return errand_status(&p->options) < 0 ? EXIT_SYSTEM : EXIT_FINE;
     case OPTIONS_HELP:
         options_print_help(stdout);
         break;

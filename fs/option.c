@@ -372,7 +372,7 @@ static int set_errand(const struct option_value *v, enum options_action errand, 
     if (*action == OPTIONS_HELP || *action == OPTIONS_VERSION)
         return 0;
     if (*action != OPTIONS_SERVE && *action != errand)
-        return error_set(err, -EINVAL, "--recover and --wait exclude each other");
+        return error_set(err, -EINVAL, "--recover, --wait and --status exclude each other");
     *action = errand;
     return 0;
 }
@@ -385,6 +385,25 @@ static int set_recover(const struct option_value *v, struct error *err)
 static int set_wait(const struct option_value *v, struct error *err)
 {
     return set_errand(v, OPTIONS_WAIT, err);
+}
+
+static int set_status(const struct option_value *v, struct error *err)
+{
+    return set_errand(v, OPTIONS_STATUS, err);
+}
+
+static int set_watch(const struct option_value *v, struct error *err)
+{
+    (void)err;
+    v->options->is_watch = true;
+    return 0;
+}
+
+static int set_json(const struct option_value *v, struct error *err)
+{
+    (void)err;
+    v->options->is_json = true;
+    return 0;
 }
 
 static int set_debug(const struct option_value *v, struct error *err)
@@ -421,6 +440,9 @@ static const struct option known[] = {
     {"debug", false, set_debug}, /* libfuse's own name for -d */
     {"recover", false, set_recover},
     {"wait", false, set_wait},
+    {"status", false, set_status},
+    {"watch", false, set_watch},
+    {"json", false, set_json},
     {"help", false, set_help},
     {"version", false, set_version},
     {NULL, false, NULL},

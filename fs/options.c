@@ -181,12 +181,14 @@ static int refuse_missing(const char *what, struct error *err)
 
 static int finish_positionals(struct options *options, struct error *err)
 {
-    bool is_alone = options->action == OPTIONS_RECOVER || options->action == OPTIONS_WAIT;
-    if (is_alone && options->mountpoint)
+    bool is_of_mount = options->action == OPTIONS_WAIT || options->action == OPTIONS_STATUS;
+    if ((is_of_mount || options->action == OPTIONS_RECOVER) && options->mountpoint)
         return error_set(err, -EINVAL, "one argument too many: '%s'", options->mountpoint);
-    if (options->action == OPTIONS_WAIT)
+    if ((options->is_watch || options->is_json) && options->action != OPTIONS_STATUS)
+        return error_set(err, -EINVAL, "--watch and --json go with --status");
+    if (is_of_mount)
         options->mountpoint = take_ptr(options->source);
-    if (options->action != OPTIONS_WAIT && !options->source)
+    if (!is_of_mount && !options->source)
         return refuse_missing("SOURCE", err);
     if (options->action != OPTIONS_RECOVER && !options->mountpoint)
         return refuse_missing("MOUNTPOINT", err);
@@ -266,6 +268,7 @@ void options_print_help(FILE *to)
     fputs("usage: virtsnapfs [-o OPT[,OPT...]] [-f] [-d] [-s] SOURCE MOUNTPOINT\n"
           "       virtsnapfs [-o OPT[,OPT...]] --recover SOURCE\n"
           "       virtsnapfs [-o state=DIR] --wait MOUNTPOINT\n"
+          "       virtsnapfs --status [--watch] [--json] MOUNTPOINT\n"
           "\n"
           "Shows each libvirt domain as a directory, its disks as files: cp snapshots/now.raw\n"
           "\n"
@@ -277,6 +280,7 @@ void options_print_help(FILE *to)
           "  -s   a single thread\n"
           "  --recover   brings the domains back that a server left which was killed\n"
           "  --wait      waits until the server of MOUNTPOINT has ended\n"
+          "  --status    who reads what, uploads, leftovers; with --watch again and again\n"
           "\n"
           "Options, as -o NAME=VALUE or --NAME=VALUE:\n"
           "  live=auto|overlay|backup|copy|managedsave\n"

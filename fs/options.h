@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The command line: `virtsnapfs [-o OPT[,OPT...]] [-f] [-d] [-s] [-h] [-V] SOURCE MOUNTPOINT`,
- * `--recover SOURCE` or `--wait MOUNTPOINT`, in any order, each long option also as an -o name.
- * Owned by main(); read-only once parsed.
+ * `--recover SOURCE`, `--wait MOUNTPOINT` or `--status MOUNTPOINT`, in any order, each long option
+ * also as an -o name. Owned by main(); read-only once parsed.
  */
 #pragma once
 
@@ -18,6 +18,7 @@ enum options_action {
     OPTIONS_SERVE,
     OPTIONS_RECOVER, /* bring the domains of a source back to what they were, then end */
     OPTIONS_WAIT,    /* until the server of a mountpoint has ended */
+    OPTIONS_STATUS,  /* what a mount is doing */
     OPTIONS_HELP,
     OPTIONS_VERSION,
 };
@@ -38,10 +39,11 @@ enum options_format { OPTIONS_FORMAT_NONE, OPTIONS_FORMAT_RAW, OPTIONS_FORMAT_QC
 
 struct options {
     enum options_action action; /* with HELP and VERSION the rest may be unset */
-    char *source;               /* libvirt URI, or "dir:" and an absolute path; NULL: WAIT */
-    const char *dir;            /* the path in @source, or NULL for libvirt */
-    char *mountpoint;           /* absolute; NULL: RECOVER */
+    char *source;     /* libvirt URI, or "dir:" and an absolute path; NULL: WAIT, STATUS */
+    const char *dir;  /* the path in @source, or NULL for libvirt */
+    char *mountpoint; /* absolute; NULL: RECOVER */
     bool is_foreground, is_debug, is_single_thread;
+    bool is_watch, is_json; /* STATUS */
 
     enum options_live live;
     enum options_cold cold;

@@ -46,14 +46,19 @@ int mountinfo_parse(const char *line, struct mountinfo *ret_info)
     unsigned major, minor;
     auto_free char *path = NULL;
     auto_free char *type = NULL;
+    auto_free char *source = NULL;
     const char *dash = strstr(line, " - ");
     /* lint: clang-tidy/cert-err34-c: the kernel writes no number that does not fit */
     if (sscanf(line, "%*u %*u %u:%u %*s %ms", &major, &minor, &path) != 3 || !dash ||
-        sscanf(dash, " - %ms", &type) != 1)
+        sscanf(dash, " - %ms %ms", &type, &source) != 2)
         return -EINVAL;
     unescape(path);
-    *ret_info = (struct mountinfo){
-        .major = major, .minor = minor, .path = take_ptr(path), .type = take_ptr(type)};
+    unescape(source);
+    *ret_info = (struct mountinfo){.major = major,
+                                   .minor = minor,
+                                   .path = take_ptr(path),
+                                   .type = take_ptr(type),
+                                   .source = take_ptr(source)};
     return 0;
 }
 
@@ -61,6 +66,7 @@ void mountinfo_fini(struct mountinfo *info)
 {
     free(info->path);
     free(info->type);
+    free(info->source);
     *info = (struct mountinfo){0};
 }
 
@@ -109,14 +115,21 @@ static bool find_ours(const char *path, struct mountinfo *ret_info)
     return true;
 }
 
-bool mountpoint_find_device(const char *real_path, dev_t *ret_dev)
+bool mountpoint_find(const char *real_path, dev_t *ret_dev, char **ret_source)
 {
     struct mountinfo info;
     if (!find_ours(real_path, &info))
         return false;
     *ret_dev = makedev(info.major, info.minor);
+    *ret_source = take_ptr(info.source);
     mountinfo_fini(&info);
     return true;
+}
+
+bool mountpoint_find_device(const char *real_path, dev_t *ret_dev)
+{
+    auto_free char *source = NULL;
+    return mountpoint_find(real_path, ret_dev, &source);
 }
 
 struct device_search {

@@ -19,6 +19,7 @@ struct mountinfo {
     unsigned major, minor; /* of its st_dev, which also names its backing device information */
     char *path;            /* where it is mounted */
     char *type;            /* "fuse.virtsnapfs" */
+    char *source;          /* what is mounted: the SOURCE of the command line */
 };
 
 /* 0, -EINVAL for what is no such line, or -ENOMEM; mountinfo_fini() releases @ret_info. */
@@ -45,6 +46,8 @@ bool mountpoint_is_dead(const char *real_path);
 
 /* The device number of the mount of ours at @real_path; false if there is none. */
 bool mountpoint_find_device(const char *real_path, dev_t *ret_dev);
+/* The same, and its SOURCE, which the caller frees. */
+bool mountpoint_find(const char *real_path, dev_t *ret_dev, char **ret_source);
 /* Is the mount with that device number attached anywhere in our mount namespace? */
 bool mountpoint_is_attached(dev_t dev);
 

@@ -4,6 +4,7 @@
  * each, under the reader's own lock, so that no byte read after the end of an instant gets out.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "fs/session/chain.h"
@@ -54,6 +55,8 @@ struct reader *reader_create_locked(struct session *session, size_t disk_idx, pi
         return NULL;
     reader->session = session;
     reader->attr = session->disks[disk_idx].attr;
+    atomic_store(&reader->size, reader->attr.guest_size);
+    reader->id = ++session->registry->last_reader;
     set_image(reader, session->instant.images[disk_idx]);
     LIST_INSERT_HEAD(&session->readers, reader, link);
     return reader;
@@ -144,6 +147,7 @@ static int open_named_image(struct registry *registry, const struct open_request
     if (qcow_size(disk_image_qcow(reader->owned)) != request->shown.guest_size)
         return error_set(err, -ESTALE, "the snapshot has changed its size meanwhile");
     reader->attr = request->shown;
+    atomic_store(&reader->size, reader->attr.guest_size);
     set_image(reader, reader->owned);
     return 0;
 }
@@ -167,6 +171,7 @@ static int enlist_named(struct reader *reader, struct error *err) EXCLUDES(regis
 {
     registry_lock(reader->registry);
     bool is_shut = reader->registry->is_shut;
+    reader->id = ++reader->registry->last_reader;
     if (!is_shut)
         LIST_INSERT_HEAD(&reader->slot->named, reader, link);
     registry_unlock(reader->registry);
@@ -251,6 +256,7 @@ int reader_flatten(struct reader *reader, bool (*is_cancelled)(void *ctx), void 
         reader->is_flat = true;
         reader->flat_size = qcow_flat_size(flat);
         reader->flat_layout = qcow_flat_layout(flat);
+        atomic_store(&reader->size, reader->flat_size);
     }
     disk_image_unref(image);
     int over = is_over(reader, err);
@@ -293,6 +299,16 @@ static ssize_t read_disk(struct disk_image *image, uint64_t off, void *buf, size
                  : qcow_read(qcow, off, buf, len, err);
 }
 
+/* Reads of one file may come at once and in any order. */
+static void note_position(struct reader *reader, uint64_t end)
+{
+    uint64_t known = atomic_load_explicit(&reader->position, memory_order_relaxed);
+    while (known < end &&
+           !atomic_compare_exchange_weak_explicit(&reader->position, &known, end,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
 /* @parts may be NULL: then all bytes are wanted in @buf. */
 static ssize_t read_parts(struct reader *reader, uint64_t off, void *buf, size_t len,
                           struct qcow_parts *parts, struct error *err)
@@ -304,6 +320,8 @@ static ssize_t read_parts(struct reader *reader, uint64_t off, void *buf, size_t
     ssize_t n = reader->is_flat ? read_flat(image, off, buf, len, parts, err)
                                 : read_disk(image, off, buf, len, parts, err);
     disk_image_unref(image);
+    if (n > 0)
+        note_position(reader, off + (uint64_t)n);
     r = is_over(reader, err);
     return r < 0 ? r : n;
 }

@@ -56,6 +56,10 @@ struct reader {
     char *target;
     char *snapshot; /* NULL for `now` */
     pid_t pid;
+    uint64_t id; /* among all readers of the registry; set when it is enlisted */
+
+    /* For status, which may look at any time: bytes. The end of the farthest read, and the size. */
+    _Atomic uint64_t position, size;
 
     /* Set by reader_flatten(), before reads; constant then. */
     bool is_flat;
@@ -67,7 +71,6 @@ struct reader {
     struct disk_image *image GUARDED_BY(lock); /* borrowed from the session or owned; NULL: over */
     struct error end GUARDED_BY(lock);         /* why it is over */
 };
-LIST_HEAD(reader_list, reader);
 
 struct noted_error {
     struct timespec time;
@@ -113,8 +116,9 @@ struct registry {
     LIST_HEAD(, slot) slots;
     size_t n_slots;
     unsigned n_threads;
-    unsigned n_open;    /* instants that count for max_open: all but broken ones */
-    unsigned n_untried; /* leftovers whose undoing was not tried yet, and will be soon */
+    unsigned n_open;      /* instants that count for max_open: all but broken ones */
+    unsigned n_untried;   /* leftovers whose undoing was not tried yet, and will be soon */
+    uint64_t last_reader; /* the id of the last one that was enlisted */
     bool is_shut;
 };
 

@@ -50,6 +50,9 @@ struct session_disk {
     bool was_read;   /* some reader opened it */
 };
 
+struct reader;
+LIST_HEAD(reader_list, reader);
+
 struct session {
     /* Immutable. */
     struct registry *registry;
@@ -72,7 +75,7 @@ struct session {
     bool is_locked;             /* all images lie where QEMU's locks work */
     char **growing;             /* files that grow meanwhile, n_growing of them */
     size_t n_growing;
-    LIST_HEAD(, reader) readers;
+    struct reader_list readers;
     unsigned n_readers;
     int64_t taken_ns;    /* monotonic; also of the deadlines below */
     int64_t linger_ns;   /* while LINGERING: when to let go */

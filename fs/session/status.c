@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -82,24 +83,24 @@ static json_t *describe_disks(struct host *host, struct domain *domain)
     return disks;
 }
 
-static json_t *describe_readers_locked(const struct session *session) REQUIRES(registry_role)
+/* What is read so far: the kernel asks ahead of the program, by a few MiB at most. */
+static json_t *describe_reader_locked(const struct reader *reader) REQUIRES(registry_role)
 {
-    json_t *readers = json_array();
-    const struct reader *reader;
-    LIST_FOREACH(reader, &session->readers, link)
-    json_array_append_new(
-        readers, json_pack("{siso}", "pid", (int)reader->pid, "target", json_text(reader->target)));
-    return readers;
+    json_t *root =
+        json_pack("{sIsisosIsI}", "id", (json_int_t)reader->id, "pid", (int)reader->pid, "target",
+                  json_text(reader->target), "position", (json_int_t)atomic_load(&reader->position),
+                  "size", (json_int_t)atomic_load(&reader->size));
+    if (root && reader->snapshot)
+        json_object_set_new(root, "snapshot", json_text(reader->snapshot));
+    return root;
 }
 
-static json_t *describe_named_locked(const struct slot *slot) REQUIRES(registry_role)
+static json_t *describe_readers_locked(const struct reader_list *list) REQUIRES(registry_role)
 {
     json_t *readers = json_array();
     const struct reader *reader;
-    LIST_FOREACH(reader, &slot->named, link)
-    json_array_append_new(readers, json_pack("{sisoso}", "pid", (int)reader->pid, "target",
-                                             json_text(reader->target), "snapshot",
-                                             json_text(reader->snapshot)));
+    LIST_FOREACH(reader, list, link)
+    json_array_append_new(readers, describe_reader_locked(reader));
     return readers;
 }
 
@@ -127,7 +128,7 @@ static json_t *describe_instant_locked(const struct session *session) REQUIRES(r
     }
     if (session->end.code < 0)
         json_object_set_new(root, "ended", json_text(session->end.text));
-    json_object_set_new(root, "readers", describe_readers_locked(session));
+    json_object_set_new(root, "readers", describe_readers_locked(&session->readers));
     return root;
 }
 
@@ -218,7 +219,7 @@ static void describe_slot_locked(const struct slot *slot, json_t *root, struct f
         copy_files_locked(session, ret_files);
     json_object_set_new(root, "instants", instants);
     json_object_set_new(root, "snapshot_readers",
-                        slot ? describe_named_locked(slot) : json_array());
+                        slot ? describe_readers_locked(&slot->named) : json_array());
     json_object_set_new(root, "errors", slot ? describe_errors_locked(slot) : json_array());
     json_object_set_new(root, "leftovers", leftovers);
 }

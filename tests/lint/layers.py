@@ -25,6 +25,9 @@ LAYERS = {
     "fs/glance": ["qcow/base", "fs/log"],
     "fs/fuse": ["qcow/base", "qcow/qcow.h", "fs/log", "fs/host/host.h", "fs/host/domain.h",
                 "fs/host/hardware.h", "fs/session", "fs/glance/upload.h"],
+    "fs/report": ["qcow/base"],
+    "fs/errand": ["qcow/base", "fs/log", "fs/alive", "fs/options", "fs/report/report.h",
+                  "fs/fuse/mountpoint.h"],
     "fs/main": [""],
     "tests": [""],
 }
@@ -35,7 +38,7 @@ HOMES = {
                                                          "tests/bench/bare"],
     r"libvirt/.*": ["fs/host", "tests/unit/host", "tests/lib/killer"],
     r"libxml/.*": ["fs/host", "tests/unit/host"],
-    r"jansson\.h": ["fs/session", "fs/glance", "tests"],
+    r"jansson\.h": ["fs/session", "fs/glance", "fs/report", "tests"],
     r"curl/.*": ["fs/glance"],
     r"yaml\.h": ["fs/glance/yaml"],
     r"libnbd\.h": ["fs/session/nbd"],

@@ -22,6 +22,7 @@ static void reads_a_line_with_tags(void **state)
     assert_int_equal(info.minor, 5);
     assert_string_equal(info.path, "/mnt2");
     assert_string_equal(info.type, "fuse.virtsnapfs");
+    assert_string_equal(info.source, "dir:/a");
     mountinfo_fini(&info);
 }
 
@@ -30,10 +31,12 @@ static void reads_a_line_without_tags_and_odd_bytes_in_paths(void **state)
     (void)state;
     struct mountinfo info;
     assert_int_equal(
-        mountinfo_parse("36 35 0:49 / /mnt/a\\040b\\011\\012\\134040 rw - ext4 /dev/x rw\n", &info),
+        mountinfo_parse("36 35 0:49 / /mnt/a\\040b\\011\\012\\134040 rw - ext4 /dev/x\\040y rw\n",
+                        &info),
         0);
     assert_string_equal(info.path, "/mnt/a b\t\n\\040");
     assert_string_equal(info.type, "ext4");
+    assert_string_equal(info.source, "/dev/x y");
     mountinfo_fini(&info);
 }
 

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/report/columns.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GAP = 2 };
+
+void columns_fini(struct columns *columns)
+{
+    for (size_t i = 0; i < columns->n_cells; i++)
+        free(columns->cells[i]);
+    free(columns->cells);
+    columns->cells = NULL;
+    columns->n_cells = 0;
+}
+
+/* C0 and DEL; C1, which is two bytes in UTF-8, becomes '?' twice. */
+static void hide_controls(char *text)
+{
+    for (; *text; text++) {
+        unsigned char byte = (unsigned char)text[0];
+        unsigned char next = (unsigned char)text[1];
+        if (byte < 0x20 || byte == 0x7f)
+            *text = '?';
+        else if (byte == 0xc2 && next >= 0x80 && next < 0xa0)
+            text[0] = text[1] = '?';
+    }
+}
+
+void columns_add(struct columns *columns, const char *fmt, ...)
+{
+    char *text;
+    va_list ap;
+    va_start(ap, fmt);
+    int r = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    char **grown =
+        r < 0 ? NULL : reallocarray(columns->cells, columns->n_cells + 1, sizeof(*columns->cells));
+    if (!grown) {
+        if (r >= 0)
+            free(text);
+        columns->is_failed = 1;
+        return;
+    }
+    hide_controls(text);
+    columns->cells = grown;
+    columns->cells[columns->n_cells++] = text;
+}
+
+size_t columns_width(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+static const char *cell_of(const struct columns *columns, size_t row, size_t i)
+{
+    const char *heading = columns->headings[i];
+    return row == 0 ? heading + (*heading == '>') : columns->cells[(row - 1) * columns->n + i];
+}
+
+static void print_row(const struct columns *columns, size_t row, const size_t *widths, FILE *to)
+{
+    for (size_t i = 0; i < columns->n; i++) {
+        const char *cell = cell_of(columns, row, i);
+        int pad = (int)(widths[i] - columns_width(cell));
+        if (*columns->headings[i] == '>')
+            fprintf(to, "%*s%s", pad, "", cell);
+        else
+            fprintf(to, "%s%*s", cell, i + 1 < columns->n ? pad : 0, "");
+        fprintf(to, "%*s", i + 1 < columns->n ? GAP : 0, "");
+    }
+    fputc('\n', to);
+}
+
+int columns_print(const struct columns *columns, FILE *to)
+{
+    if (columns->is_failed)
+        return -ENOMEM;
+    size_t n_rows = columns->n_cells / columns->n;
+    size_t widths[COLUMNS_MAX] = {0};
+    for (size_t row = 0; row <= n_rows; row++)
+        for (size_t i = 0; i < columns->n; i++)
+            if (columns_width(cell_of(columns, row, i)) > widths[i])
+                widths[i] = columns_width(cell_of(columns, row, i));
+    for (size_t row = 0; n_rows > 0 && row <= n_rows; row++)
+        print_row(columns, row, widths, to);
+    return 0;
+}
+
+void columns_format_size(unsigned long long bytes, char *ret_text)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    size_t unit = 0;
+    double value = (double)bytes;
+    for (; value >= 1023.95 && unit + 1 < sizeof(units) / sizeof(*units); unit++)
+        value /= 1024;
+    snprintf(ret_text, COLUMNS_SIZE_LEN, "%.*f %s", unit > 0 && value < 99.95, value, units[unit]);
+}

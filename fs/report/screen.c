@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/report/columns.h"
+#include "fs/report/sample.h"
+#include "qcow/base/cleanup.h"
+
+/* Text of a member, or @none. */
+static const char *text_of(const json_t *object, const char *key, const char *none)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : none;
+}
+
+static json_int_t number_of(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static size_t count(const json_t *object, const char *key)
+{
+    return json_array_size(json_object_get(object, key));
+}
+
+/* Seconds as people say them: 42s, 3m05s, 2h10m, 4d03h. */
+enum { SPAN_LEN = 32 };
+static void format_span(json_int_t seconds, char *ret_text)
+{
+    long long s = seconds < 0 ? 0 : (long long)seconds;
+    if (s < 60)
+        snprintf(ret_text, SPAN_LEN, "%llds", s);
+    else if (s < 3600)
+        snprintf(ret_text, SPAN_LEN, "%lldm%02llds", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(ret_text, SPAN_LEN, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    else
+        snprintf(ret_text, SPAN_LEN, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+}
+
+/* What the kernel calls a process, if it is to be seen from here. */
+enum { PROGRAM_LEN = 32 };
+static void find_program(json_int_t pid, char *ret_text)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%lld/comm", (long long)pid);
+    FILE *file = fopen(path, "re");
+    if (!file || !fgets(ret_text, PROGRAM_LEN, file))
+        strcpy(ret_text, "?");
+    ret_text[strcspn(ret_text, "\n")] = '\0';
+    if (file)
+        (void)fclose(file); /* it was read only */
+}
+
+/* ---- Domains with something going on ---- */
+
+static void add_targets(struct columns *table, const json_t *domain)
+{
+    char text[64] = "";
+    size_t i;
+    const json_t *disk;
+    json_array_foreach(json_object_get(domain, "disks"), i, disk)
+    {
+        size_t used = strlen(text);
+        const char *target = text_of(disk, "target", "?");
+        if (used + strlen(target) + 5 > sizeof(text)) {
+            strcpy(text + used, " ...");
+            break;
+        }
+        snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "", target);
+    }
+    columns_add(table, "%s", *text ? text : "-");
+}
+
+static void add_instant(struct columns *table, const json_t *domain, const json_t *instant)
+{
+    char age[SPAN_LEN] = "-";
+    char overlay[COLUMNS_SIZE_LEN] = "-";
+    if (json_object_get(instant, "age_s"))
+        format_span(number_of(instant, "age_s"), age);
+    if (json_object_get(instant, "overlay_bytes"))
+        columns_format_size((unsigned long long)number_of(instant, "overlay_bytes"), overlay);
+    columns_add(table, "%s", text_of(domain, "directory", "?"));
+    columns_add(table, "%s", text_of(domain, "state", "?"));
+    add_targets(table, domain);
+    columns_add(table, "%s", text_of(instant, "state", "?"));
+    columns_add(table, "%s", text_of(instant, "method", "-"));
+    columns_add(table, "%s", text_of(instant, "consistency", "-"));
+    columns_add(table, "%s", age);
+    columns_add(table, "%s", overlay);
+    columns_add(table, "%zu", count(instant, "readers"));
+}
+
+static int draw_instants(const json_t *domains, FILE *to)
+{
+    static const char *const headings[] = {"DOMAIN",      "STATE", "DISKS",    "INSTANT", "METHOD",
+                                           "CONSISTENCY", ">AGE",  ">OVERLAY", ">READERS"};
+    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
+    size_t i, k;
+    const json_t *domain, *instant;
+    json_array_foreach(domains, i, domain)
+        json_array_foreach(json_object_get(domain, "instants"), k, instant)
+            add_instant(&table, domain, instant);
+    if (table.n_cells)
+        fputs("\nInstants\n", to);
+    return columns_print(&table, to);
+}
+
+/* ---- Readers ---- */
+
+/* Calls @visit for each open file: of the instant, and of named snapshots. */
+struct reader_walk {
+    void (*visit)(void *ctx, const json_t *domain, const json_t *reader);
+    void *ctx;
+};
+
+static void walk_readers(const json_t *domains, const struct reader_walk *walk)
+{
+    size_t i, k, m;
+    const json_t *domain, *instant, *reader;
+    json_array_foreach(domains, i, domain)
+    {
+        json_array_foreach(json_object_get(domain, "instants"), k, instant)
+            json_array_foreach(json_object_get(instant, "readers"), m, reader)
+                walk->visit(walk->ctx, domain, reader);
+        json_array_foreach(json_object_get(domain, "snapshot_readers"), k, reader)
+            walk->visit(walk->ctx, domain, reader);
+    }
+}
+
+/* The same open file in an earlier sample. */
+struct reader_search {
+    const json_t *domain, *reader; /* which is looked for */
+    const json_t *found;
+};
+
+static bool is_same(const json_t *a, const json_t *b, const char *key)
+{
+    const json_t *x = json_object_get(a, key);
+    const json_t *y = json_object_get(b, key);
+    return x == y || json_equal(x, y);
+}
+
+static void match_reader(void *ctx, const json_t *domain, const json_t *reader)
+{
+    struct reader_search *search = ctx;
+    if (is_same(domain, search->domain, "directory") && is_same(reader, search->reader, "id"))
+        search->found = reader;
+}
+
+struct reader_table {
+    struct columns columns;
+    const struct sample *now, *before;
+};
+
+/* Bytes a second since the earlier sample; negative if that is not known. */
+static double find_speed(const struct reader_table *table, const json_t *domain,
+                         const json_t *reader)
+{
+    if (!table->before->root)
+        return -1;
+    struct reader_search search = {.domain = domain, .reader = reader};
+    struct reader_walk walk = {match_reader, &search};
+    walk_readers(json_object_get(table->before->root, "domains"), &walk);
+    double seconds = (double)(table->now->when_ns - table->before->when_ns) / 1e9;
+    if (!search.found || seconds <= 0)
+        return -1;
+    double progress = (double)(number_of(reader, "position") - number_of(search.found, "position"));
+    return progress > 0 ? progress / seconds : 0;
+}
+
+static void add_progress(struct reader_table *table, const json_t *domain, const json_t *reader)
+{
+    char size[COLUMNS_SIZE_LEN];
+    char speed_text[COLUMNS_SIZE_LEN + 2] = "-";
+    char rest[SPAN_LEN] = "-";
+    json_int_t position = number_of(reader, "position");
+    json_int_t total = number_of(reader, "size");
+    columns_format_size((unsigned long long)total, size);
+    double speed = find_speed(table, domain, reader);
+    if (speed > 0) {
+        columns_format_size((unsigned long long)speed, speed_text);
+        strcat(speed_text, "/s");
+        format_span((json_int_t)((double)(total - position) / speed), rest);
+    }
+    columns_add(&table->columns, "%d",
+                total > 0 ? (int)(100.0 * (double)position / (double)total) : 100);
+    columns_add(&table->columns, "%s", size);
+    columns_add(&table->columns, "%s", speed_text);
+    columns_add(&table->columns, "%s", rest);
+}
+
+static void add_reader(void *ctx, const json_t *domain, const json_t *reader)
+{
+    struct reader_table *table = ctx;
+    char program[PROGRAM_LEN];
+    json_int_t pid = number_of(reader, "pid");
+    find_program(pid, program);
+    columns_add(&table->columns, "%s", text_of(domain, "directory", "?"));
+    columns_add(&table->columns, "%s", text_of(reader, "snapshot", "now"));
+    columns_add(&table->columns, "%s", text_of(reader, "target", "?"));
+    columns_add(&table->columns, "%s", pid ? program : "(upload)");
+    columns_add(&table->columns, "%lld", (long long)pid);
+    add_progress(table, domain, reader);
+}
+
+static int draw_readers(const struct sample *now, const struct sample *before, FILE *to)
+{
+    static const char *const headings[] = {"DOMAIN", "SNAPSHOT", "DISK",   "PROGRAM", ">PID",
+                                           ">%",     ">SIZE",    ">SPEED", ">LEFT"};
+    struct reader_table table = {.columns = COLUMNS_INIT(headings), .now = now, .before = before};
+    struct reader_walk walk = {add_reader, &table};
+    walk_readers(json_object_get(now->root, "domains"), &walk);
+    if (table.columns.n_cells)
+        fputs("\nReaders\n", to);
+    int r = columns_print(&table.columns, to);
+    columns_fini(&table.columns);
+    return r;
+}
+
+/* ---- Uploads ---- */
+
+static void add_upload(struct columns *table, const json_t *domain, const json_t *upload)
+{
+    char rest[SPAN_LEN] = "-";
+    if (json_object_get(upload, "eta_s"))
+        format_span(number_of(upload, "eta_s"), rest);
+    columns_add(table, "%s", text_of(domain, "directory", "?"));
+    columns_add(table, "%lld", (long long)number_of(upload, "id"));
+    columns_add(table, "%s", text_of(upload, "snapshot", "-"));
+    columns_add(table, "%s", text_of(upload, "image_name", "-"));
+    columns_add(table, "%s", text_of(upload, "state", "?"));
+    columns_add(table, "%lld", (long long)number_of(upload, "percent"));
+    columns_add(table, "%s", rest);
+    columns_add(table, "%s", text_of(upload, "error", ""));
+}
+
+static int draw_uploads(const json_t *domains, FILE *to)
+{
+    static const char *const headings[] = {"DOMAIN", ">ID", "SNAPSHOT", "IMAGE-NAME",
+                                           "STATE",  ">%",  ">LEFT",    "ERROR"};
+    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
+    size_t i, k;
+    const json_t *domain, *upload;
+    json_array_foreach(domains, i, domain)
+        json_array_foreach(json_object_get(domain, "uploads"), k, upload)
+            add_upload(&table, domain, upload);
+    if (table.n_cells)
+        fputs("\nUploads\n", to);
+    return columns_print(&table, to);
+}
+
+/* ---- What needs a person's eye ---- */
+
+static int draw_leftovers(const json_t *domains, FILE *to)
+{
+    static const char *const headings[] = {"DOMAIN", "METHOD", "STATE", "FILE", "REASON"};
+    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
+    size_t i, k;
+    const json_t *domain, *left;
+    json_array_foreach(domains, i, domain)
+        json_array_foreach(json_object_get(domain, "leftovers"), k, left)
+    {
+        const json_t *file = json_array_get(json_object_get(left, "files"), 0);
+        columns_add(&table, "%s", text_of(domain, "directory", "?"));
+        columns_add(&table, "%s", text_of(left, "method", "-"));
+        columns_add(&table, "%s", text_of(left, "state", "-"));
+        columns_add(&table, "%s", file ? json_string_value(file) : "-");
+        columns_add(&table, "%s", text_of(left, "reason", ""));
+    }
+    if (table.n_cells)
+        fputs("\nLeft over: to be put back as they were\n", to);
+    return columns_print(&table, to);
+}
+
+static void add_error(struct columns *table, const json_t *domain, const json_t *error)
+{
+    columns_add(table, "%.19sZ", text_of(error, "time", "?"));
+    columns_add(table, "%s", text_of(domain, "directory", "?"));
+    columns_add(table, "%s", text_of(error, "what", "-"));
+    columns_add(table, "%s", text_of(error, "text", "?"));
+}
+
+/* Now, and not only once: of a disk, or of the status itself. */
+static void add_lasting_error(struct columns *table, const json_t *domain, const char *what,
+                              const char *reason)
+{
+    if (!reason)
+        return;
+    columns_add(table, "now");
+    columns_add(table, "%s", text_of(domain, "directory", "?"));
+    columns_add(table, "%s", what);
+    columns_add(table, "%s", reason);
+}
+
+static int draw_errors(const json_t *domains, FILE *to)
+{
+    static const char *const headings[] = {"TIME", "DOMAIN", "FILE", "ERROR"};
+    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
+    size_t i, k;
+    const json_t *domain, *disk, *error;
+    json_array_foreach(domains, i, domain)
+    {
+        add_lasting_error(&table, domain, "status", text_of(domain, "error", NULL));
+        json_array_foreach(json_object_get(domain, "disks"), k, disk) add_lasting_error(
+            &table, domain, text_of(disk, "target", "?"), text_of(disk, "reason", NULL));
+        json_array_foreach(json_object_get(domain, "errors"), k, error)
+            add_error(&table, domain, error);
+    }
+    if (table.n_cells)
+        fputs("\nErrors\n", to);
+    return columns_print(&table, to);
+}
+
+static size_t sum(const json_t *domains, const char *key)
+{
+    size_t i, n = 0;
+    const json_t *domain;
+    json_array_foreach(domains, i, domain) n += count(domain, key);
+    return n;
+}
+
+static void draw_head(const struct sample *now, FILE *to)
+{
+    const json_t *domains = json_object_get(now->root, "domains");
+    size_t n = json_array_size(domains);
+    size_t n_instants = sum(domains, "instants");
+    size_t n_uploads = sum(domains, "uploads");
+    size_t n_left = sum(domains, "leftovers");
+    const json_t *source = json_object_get(now->root, "source");
+    fprintf(to, "%s on %s, %s\n", json_is_string(source) ? json_string_value(source) : "?",
+            text_of(now->root, "mountpoint", "?"), text_of(now->root, "time", "?"));
+    fprintf(to, "%zu domain%s, %zu instant%s, %zu upload%s, %zu left over\n", n, n == 1 ? "" : "s",
+            n_instants, n_instants == 1 ? "" : "s", n_uploads, n_uploads == 1 ? "" : "s", n_left);
+}
+
+int sample_draw(const struct sample *sample, const struct sample *before, FILE *to)
+{
+    const json_t *domains = json_object_get(sample->root, "domains");
+    draw_head(sample, to);
+    int r = draw_instants(domains, to);
+    if (r == 0)
+        r = draw_readers(sample, before, to);
+    if (r == 0)
+        r = draw_uploads(domains, to);
+    if (r == 0)
+        r = draw_leftovers(domains, to);
+    return r < 0 ? r : draw_errors(domains, to);
+}

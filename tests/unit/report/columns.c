@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Tables for people. */
+#include "fs/report/columns.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static char *print(struct columns *columns)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *to = open_memstream(&text, &len);
+    assert_non_null(to);
+    assert_int_equal(columns_print(columns, to), 0);
+    assert_int_equal(fclose(to), 0);
+    columns_fini(columns);
+    return text;
+}
+
+static void test_columns_are_as_wide_as_their_widest_cell(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"A", ">NUMBER", "REST"};
+    struct columns columns = COLUMNS_INIT(headings);
+    columns_add(&columns, "%s", "long text");
+    columns_add(&columns, "%d", 7);
+    columns_add(&columns, "x");
+    columns_add(&columns, "\xc3\xa4"); /* one character of two bytes */
+    columns_add(&columns, "12345678");
+    columns_add(&columns, "the rest is not padded");
+    char *text = print(&columns);
+    assert_string_equal(text, "A            NUMBER  REST\n"
+                              "long text         7  x\n"
+                              "\xc3\xa4          12345678  the rest is not padded\n");
+    free(text);
+}
+
+static void test_a_table_without_rows_is_nothing(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"A", "B"};
+    struct columns columns = COLUMNS_INIT(headings);
+    char *text = print(&columns);
+    assert_string_equal(text, "");
+    free(text);
+}
+
+static void test_no_cell_commands_the_terminal(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"A"};
+    struct columns columns = COLUMNS_INIT(headings);
+    columns_add(&columns, "a\x1b[2J\r\n\x7f\xc2\x9b\xc2\xa0z");
+    char *text = print(&columns);
+    assert_string_equal(text, "A\na?[2J?????\xc2\xa0z\n");
+    free(text);
+}
+
+static void check_size(unsigned long long bytes, const char *want)
+{
+    char text[COLUMNS_SIZE_LEN];
+    columns_format_size(bytes, text);
+    assert_string_equal(text, want);
+}
+
+static void test_sizes(void **state)
+{
+    (void)state;
+    check_size(0, "0 B");
+    check_size(1023, "1023 B");
+    check_size(1024, "1.0 KiB");
+    check_size(1536, "1.5 KiB");
+    check_size(100 << 10, "100 KiB");
+    check_size((1 << 20) - 1, "1.0 MiB");
+    check_size(20ULL << 30, "20.0 GiB");
+    check_size(UINT64_MAX, "16.0 EiB");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_columns_are_as_wide_as_their_widest_cell),
+        cmocka_unit_test(test_a_table_without_rows_is_nothing),
+        cmocka_unit_test(test_no_cell_commands_the_terminal),
+        cmocka_unit_test(test_sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
