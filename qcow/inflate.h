@@ -11,7 +11,7 @@
 
 #include "qcow/base/error.h"
 
-enum { INFLATE_KEPT_MAX = 512 << 10 };
+enum { INFLATE_KEPT_MAX = 768 << 10 };
 
 /*
  * A buffer for @len bytes of compressed data. The calling thread's own, until it calls

@@ -5,10 +5,15 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "qcow/base/bytes.h"
 #include "qcow/qcow.h"
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x00000080 /* since Linux 6.14; older headers lack it */
+#endif
 
 int source_init(struct source *src, int fd, const char *name, uint64_t id, struct error *err)
 {
@@ -25,11 +30,37 @@ int source_init(struct source *src, int fd, const char *name, uint64_t id, struc
     return 0;
 }
 
+/*
+ * What becomes of pages that a read brings into the host's page cache; those that were there before
+ * stay in any case, since a guest with cache=writeback lives from them. Data passes by once and
+ * would push out everybody's pages; headers and tables are few, and are looked at again.
+ *
+ * The kernel's own way is the one of its kind that costs nothing when all pages are there, and has
+ * readahead. RWF_NOWAIT tells nothing (it starts a read on Linux 6.18), and mincore() is a system
+ * call more for each read. Cold, five interleaved runs each: 1.15 and 1.76 times as fast as reads
+ * that keep their pages, as `plain`, 1.4 times as `zlib`; of the image 3 and 7 % stay, what two
+ * threads looked at. POSIX_FADV_RANDOM leaves nothing at all and reads nothing twice (else 14 and
+ * 22 %, of folios that go when a part was read), but it ends the readahead on which slow disks, and
+ * mounts whose requests are 128 KiB, depend.
+ */
+enum page_care { KEEP_PAGES, LEAVE_PAGES };
+
+/* Older kernels and some file systems cannot. Asked at the end of the file: nothing is read. */
+static bool can_leave_cache(const struct source *src)
+{
+    char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = sizeof(byte)};
+    return preadv2(src->fd, &iov, 1, (off_t)src->host_size, RWF_DONTCACHE) >= 0;
+}
+
 int source_init_file(struct source *src, const struct qcow_file *file, uint64_t id,
                      struct error *err)
 {
-    if (!file->remote)
-        return source_init(src, file->fd, file->name, id, err);
+    if (!file->remote) {
+        int r = source_init(src, file->fd, file->name, id, err);
+        src->leaves_cache = r == 0 && can_leave_cache(src);
+        return r;
+    }
     *src = (struct source){.fd = -1,
                            .remote = file->remote,
                            .host_size = file->remote->host_size,
@@ -59,15 +90,24 @@ static ssize_t read_remote(const struct source *src, uint64_t host_off, void *bu
     return r < 0 ? r : (ssize_t)within;
 }
 
+static ssize_t read_some(const struct source *src, uint64_t host_off, void *buf, size_t len,
+                         enum page_care care)
+{
+    if (care == KEEP_PAGES || !src->leaves_cache)
+        return pread(src->fd, buf, len, (off_t)host_off);
+    struct iovec iov = {.iov_base = buf, .iov_len = len};
+    return preadv2(src->fd, &iov, 1, (off_t)host_off, RWF_DONTCACHE);
+}
+
 /* Bytes read: fewer than asked only at the end of the file. */
 static ssize_t read_fully(const struct source *src, uint64_t host_off, void *buf, size_t len,
-                          struct error *err)
+                          enum page_care care, struct error *err)
 {
     if (src->remote)
         return read_remote(src, host_off, buf, len, err);
     size_t done = 0;
     while (done < len) {
-        ssize_t n = pread(src->fd, (char *)buf + done, len - done, (off_t)(host_off + done));
+        ssize_t n = read_some(src, host_off + done, (char *)buf + done, len - done, care);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -86,7 +126,7 @@ int source_read(const struct source *src, uint64_t host_off, void *buf, size_t l
     if (host_off > INT64_MAX - len)
         return error_set(err, -EBADMSG, "'%s': %s at %#" PRIx64 " lies outside any file", src->name,
                          what, host_off);
-    ssize_t n = read_fully(src, host_off, buf, len, err);
+    ssize_t n = read_fully(src, host_off, buf, len, KEEP_PAGES, err);
     if (n < 0)
         return (int)n;
     if ((size_t)n < len)
@@ -112,7 +152,7 @@ int source_read_data(const struct source *src, uint64_t host_off, void *buf, siz
     if (host_off < src->host_size)
         in_file = (size_t)min_u64(len, src->host_size - host_off);
     if (in_file > 0) {
-        ssize_t n = read_fully(src, host_off, buf, in_file, err);
+        ssize_t n = read_fully(src, host_off, buf, in_file, LEAVE_PAGES, err);
         if (n < 0)
             return (int)n;
         if ((size_t)n < in_file)

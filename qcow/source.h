@@ -19,6 +19,7 @@ struct source {
     const struct qcow_remote *remote; /* read in place of fd, or NULL */
     uint64_t host_size;               /* when the source was opened */
     uint64_t id;                      /* unique among the users of one cache */
+    bool leaves_cache;                /* data can be read without staying in the page cache */
     const char *name;                 /* for messages; borrowed from the file */
 };
 

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "qcow/base/cleanup.h"
 #include "tests/lib/random.h"
 #include "tests/unit/qcow/read_checks.h"
 
@@ -233,6 +234,68 @@ static void a_compressed_cluster_is_inflated_once(void **state)
     image_destroy(&image);
 }
 
+static void neighbouring_compressed_clusters_are_read_at_once(void **state)
+{
+    (void)state;
+    struct image image = tiny(0);
+    image_l2_place(&image, 0);
+    uint64_t host_off = image_alloc(&image, 8) + 77;
+    for (uint32_t i = 0; i < 3; i++)
+        host_off += put_compressed(&image, i * 4096, host_off, i + 1);
+    put_compressed(&image, 3 * 4096, image_alloc(&image, 2), 4); /* elsewhere */
+    struct qcow_image *opened = image_open(&image, NULL, cache, NULL);
+    expect_zeros(opened, 4 * 4096, 512); /* the tables are in the cache */
+    auto_free uint8_t *buf = malloc(4 * 4096), *expected = malloc(4096);
+    atomic_store(&n_reads, 0);
+    faults_pread = count_reads;
+    assert_int_equal(qcow_read(opened, 0, buf, 4 * 4096, NULL), 4 * 4096);
+    faults_pread = NULL;
+    assert_int_equal(n_reads, 2);
+    for (uint32_t i = 0; i < 4; i++) {
+        image_fill(expected, 4096, i + 1);
+        assert_memory_equal(buf + i * 4096, expected, 4096);
+    }
+    qcow_close(opened);
+    image_destroy(&image);
+}
+
+static off_t bad_off;
+
+static ssize_t fail_over_bad(int fd, void *buf, size_t len, off_t host_off)
+{
+    if (host_off <= bad_off && bad_off < host_off + (off_t)len) {
+        errno = EIO;
+        return -1;
+    }
+    return faults_real_pread(fd, buf, len, host_off);
+}
+
+static void of_neighbours_the_one_that_cannot_be_read_is_named(void **state)
+{
+    (void)state;
+    struct image image = tiny(0);
+    image_l2_place(&image, 0);
+    uint64_t first_off = image_alloc(&image, 8);
+    uint64_t host_off = first_off;
+    for (uint32_t i = 0; i < 3; i++)
+        host_off += put_compressed(&image, i * 4096, host_off, i + 1);
+    struct qcow_image *opened = image_open(&image, NULL, cache, NULL);
+    expect_zeros(opened, 4 * 4096, 512);
+    auto_free uint8_t *buf = malloc(3 * 4096);
+    struct error err = {0};
+    bad_off = (off_t)host_off - 1; /* of the last one */
+    faults_pread = fail_over_bad;
+    assert_int_equal(qcow_read(opened, 0, buf, 3 * 4096, &err), -EIO);
+    assert_int_equal(qcow_read(opened, 0, buf, 4096, NULL), 4096);
+    faults_pread = NULL;
+    char words[64];
+    snprintf(words, sizeof(words), "at %#llx failed", (unsigned long long)first_off);
+    assert_null(strstr(err.text, words));
+    assert_non_null(strstr(err.text, " failed: Input/output error"));
+    qcow_close(opened);
+    image_destroy(&image);
+}
+
 static void the_length_tells_compressed_clusters_at_one_place_apart(void **state)
 {
     (void)state;
@@ -367,6 +430,8 @@ int main(void)
         TEST(compressed_data_past_the_end_of_the_file_is_damage),
         TEST(damaged_compressed_data_is_named_each_time),
         TEST(a_compressed_cluster_is_inflated_once),
+        TEST(neighbouring_compressed_clusters_are_read_at_once),
+        TEST(of_neighbours_the_one_that_cannot_be_read_is_named),
         TEST(the_length_tells_compressed_clusters_at_one_place_apart),
         TEST(a_table_is_not_taken_for_the_cluster_at_its_place),
         TEST(images_do_not_mix_in_a_shared_cache),
