@@ -150,14 +150,29 @@ int chain_open(struct qcow_image *image, const struct qcow_opener *opener, struc
     }
 }
 
+/*
+ * A remote may know of zeros: then no buffer is filled with them, and they need not come out of one
+ * when the kernel gets its answer.
+ */
+static void find_zeros(const struct source *src, uint64_t max_len, struct cluster_run *run)
+{
+    if (!src->remote || !src->remote->find_zeros || run->host_off >= src->host_size)
+        return;
+    uint64_t len = src->remote->find_zeros(src->remote->ctx, run->host_off, max_len);
+    if (len > 0)
+        *run = (struct cluster_run){.kind = CLUSTER_ZERO, .guest_len = len};
+}
+
 /* A raw layer has an answer for all its bytes; for a map, its file knows where holes are. */
 static int find_raw_run(const struct layer *layer, uint64_t guest_off, uint64_t max_len,
                         enum table_grow grow, struct cluster_run *ret_run, struct error *err)
 {
     *ret_run =
         (struct cluster_run){.kind = CLUSTER_DATA, .host_off = guest_off, .guest_len = max_len};
-    if (grow == TABLE_GROW_CONTIGUOUS)
+    if (grow == TABLE_GROW_CONTIGUOUS) {
+        find_zeros(&layer->src, max_len, ret_run);
         return 0;
+    }
     bool is_data;
     int r = source_map(&layer->src, guest_off, max_len, &is_data, &ret_run->guest_len, err);
     if (r == 0 && !is_data)

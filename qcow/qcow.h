@@ -44,6 +44,11 @@ struct qcow_remote {
     /* All @len bytes: 0, or -EIO. */
     int (*read)(void *ctx, uint64_t host_off, void *buf, size_t len, struct error *err);
     /*
+     * How many bytes from @host_off on are zeros for certain, at most @max_len; 0 if that is not
+     * known. Asks nobody, so that it does not block and cannot fail. NULL: nothing is ever known.
+     */
+    uint64_t (*find_zeros)(void *ctx, uint64_t host_off, uint64_t max_len);
+    /*
      * Whether there is data at @host_off, or zeros, and for how many bytes on that is certain: at
      * least 1, at most @max_len. 0, or -EIO.
      */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An export of an NBD server as a raw image: how a backup job of QEMU is read. Any number of
- * threads may read; up to four of them at once are served over connections of their own, others
+ * threads may read; up to two of them at once are served over connections of their own, others
  * wait for one. Each wait has an end: a server that is gone or hangs is an -EIO for who reads.
  */
 #pragma once

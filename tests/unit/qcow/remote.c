@@ -48,6 +48,16 @@ static int memory_map(void *ctx, uint64_t host_off, uint64_t max_len, bool *ret_
     return 0;
 }
 
+static uint64_t memory_find_zeros(void *ctx, uint64_t host_off, uint64_t max_len)
+{
+    (void)ctx;
+    assert_true(max_len > 0 && host_off < REMOTE_SIZE);
+    uint64_t rest = BLOCK - host_off % BLOCK;
+    if (host_off / BLOCK != 1)
+        return 0;
+    return rest < max_len ? rest : max_len;
+}
+
 static void memory_close(void *ctx)
 {
     struct memory *memory = ctx;
@@ -123,6 +133,25 @@ static void a_remote_tells_where_holes_are(void **state)
     expect_extent(opened, 10, 4086, QCOW_DATA);
     expect_extent(opened, 4096, 4096, QCOW_ZERO);
     expect_extent(opened, 8192, 4096 + 100, QCOW_DATA);
+    qcow_close(opened);
+}
+
+static void what_a_remote_knows_to_be_zeros_is_not_read(void **state)
+{
+    (void)state;
+    int n_closed;
+    struct memory *memory = make_memory(&n_closed);
+    memory->remote.find_zeros = memory_find_zeros;
+    struct qcow_image *opened = open_memory(memory);
+    uint8_t buf[REMOTE_SIZE];
+    struct error err = {0};
+    assert_int_equal(qcow_read(opened, 0, buf, REMOTE_SIZE, &err), REMOTE_SIZE);
+    assert_memory_equal(buf, memory->bytes, REMOTE_SIZE);
+    memory->code = -EIO;
+    memset(buf, 0xee, BLOCK);
+    assert_int_equal(qcow_read(opened, BLOCK + 10, buf, BLOCK - 10, &err), BLOCK - 10);
+    assert_memory_equal(buf, memory->bytes + BLOCK, BLOCK - 10);
+    assert_int_equal(qcow_read(opened, BLOCK + 10, buf, BLOCK, &err), -EIO);
     qcow_close(opened);
 }
 
@@ -225,6 +254,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_lies_past_the_end_of_a_remote_is_zeros, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_remote_tells_where_holes_are, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_remote_knows_to_be_zeros_is_not_read, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_remote_that_fails_is_never_zeros, setup, teardown),
         cmocka_unit_test_setup_teardown(a_remote_can_be_inspected, setup, teardown),
         cmocka_unit_test_setup_teardown(a_qcow2_image_in_a_remote_is_refused_and_closed, setup,
