@@ -108,11 +108,11 @@ stop_pid() {
     wait_gone "$1" "${2:-20}" || { kill -KILL "$1" 2>/dev/null && wait_gone "$1"; }
 }
 
-# The server of our mount: the one virtsnapfs that has our folder in its environment.
+# The server of our mount: the one virtsnapfs (that for libvirt) that has our folder in its environment.
 server_pid() {
     local proc
     for proc in /proc/[0-9]*; do
-        if [ "$(readlink "$proc/exe")" = "$program" ] &&
+        if [ "$(readlink "$proc/exe")" = "${program%/*}/full/virtsnapfs" ] &&
             grep -qzx "VIRTSNAPFS_DEMO=$work" "$proc/environ"; then
             echo "${proc#/proc/}"
             return

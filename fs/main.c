@@ -13,6 +13,7 @@
 #include "fs/cloud.h"
 #include "fs/daemon.h"
 #include "fs/errand.h"
+#include "fs/full.h"
 #include "fs/fuse/mount.h"
 #include "fs/fuse/mountpoint.h"
 #include "fs/host/directory.h"
@@ -426,6 +427,8 @@ int main(int argc, char **argv)
     struct error err = {0};
     int status = EXIT_FINE;
     int r = options_parse(argc, argv, &p.options, &err);
+    if (r == 0)
+        r = full_become(&p.options, argv, &err);
     log_init(p.options.is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
     if (r < 0) {
         log_error("%s", err.text);

@@ -59,6 +59,14 @@ def stat(path):
             f"ctime={st.st_ctime_ns} atime={st.st_atime_ns}")
 
 
+def write(path, text):
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
 def set_times(path):
     os.utime(path, (1, 1))
 
@@ -67,6 +75,7 @@ OPERATIONS = {
     "read": read,
     "seek": seek,
     "ranges": ranges,
+    "write": write,
     "open": open_with,
     "stat": stat,
     "list": lambda path: "|".join(sorted(os.listdir(path))),

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The program that users get is hardened: what meson.build asks for is there.
+"""The programs that users get are hardened: what meson.build asks for is there.
 
-Looks at $VIRTSNAPFS_PLAIN, or at $VIRTSNAPFS if that has no sanitizer. What leaves no trace in a
-program is not looked for: -ftrivial-auto-var-init.
+Looks at $VIRTSNAPFS_PLAIN, or at $VIRTSNAPFS if that has no sanitizer, and at the full one beside
+it. What leaves no trace in a program is not looked for: -ftrivial-auto-var-init.
 """
 import os
 import re
@@ -87,11 +87,13 @@ def main():
     if not program:
         print("skipped: VIRTSNAPFS_PLAIN is not set, and VIRTSNAPFS has a sanitizer")
         return 77
-    faults = [*check_layout(program), *check_code(program)]
-    for fault in faults:
-        print(f"{program}: {fault}")
-    print(f"{program}: {len(faults)} faults")
-    return 1 if faults else 0
+    n_faults = 0
+    for path in program, os.path.join(os.path.dirname(program), "full", "virtsnapfs"):
+        for fault in (*check_layout(path), *check_code(path)):
+            print(f"{path}: {fault}")
+            n_faults += 1
+    print(f"{n_faults} faults")
+    return 1 if n_faults else 0
 
 
 if __name__ == "__main__":

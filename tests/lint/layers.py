@@ -28,6 +28,9 @@ LAYERS = {
     "fs/report": ["qcow/base"],
     "fs/errand": ["qcow/base", "fs/log", "fs/alive", "fs/options", "fs/report/report.h",
                   "fs/fuse/mountpoint.h"],
+    "fs/full": ["qcow/base", "fs/options"],
+    "fs/lean": ["qcow/base", "fs/full", "fs/options", "fs/glance/config.h"],
+    "fs/absent": ["qcow/base", "fs/host", "fs/session", "fs/glance"],
     "fs/main": [""],
     "tests": [""],
 }
