@@ -11,7 +11,6 @@
 
 #include "qcow/base/cleanup.h"
 
-/* So that a new name in the folder above is still there after a loss of power. */
 static int sync_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -20,15 +19,17 @@ static int sync_parent(const char *path)
         return -ENOMEM;
     auto_close int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno == EACCES)
-        return 0; /* a folder of somebody else's, and the new one came to be in it: do what we can
-                   */
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+        return 0; /* a folder of somebody else's, and ours came to be in it: do what we can */
+    if (fd < 0)
+        return -errno;
+    /* EINVAL, EROFS: a file system that keeps nothing, or none that we made anything in. */
+    return fsync(fd) < 0 && errno != EINVAL && errno != EROFS ? -errno : 0;
 }
 
 static int make_dir(const char *path)
 {
     if (mkdir(path, 0700) == 0)
-        return sync_parent(path);
+        return 0;
     int code = errno;
     struct stat st;
     if (stat(path, &st) < 0)
@@ -36,7 +37,8 @@ static int make_dir(const char *path)
     return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
 }
 
-int state_make_dirs(const char *dir)
+/* From the top down, @dir itself last. */
+static int for_each_dir(const char *dir, int (*act)(const char *path))
 {
     auto_free char *path = strdup(dir);
     if (!path || !*path)
@@ -45,12 +47,22 @@ int state_make_dirs(const char *dir)
         if (*at != '/')
             continue;
         *at = '\0';
-        int r = make_dir(path);
+        int r = act(path);
         *at = '/';
         if (r < 0)
             return r;
     }
-    return make_dir(path);
+    return act(path);
+}
+
+int state_make_dirs(const char *dir)
+{
+    return for_each_dir(dir, make_dir);
+}
+
+int state_sync_dirs(const char *dir)
+{
+    return for_each_dir(dir, sync_parent);
 }
 
 int state_write_all(int fd, const char *data, size_t len)

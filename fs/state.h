@@ -10,11 +10,16 @@
 /* Hex digits and the end. */
 enum { STATE_HASH_LEN = 64 + 1 };
 
-/*
- * Makes @dir and what is missing above it, mode 0700, each synced into the folder above. May block
- * on the disk. 0 if it is there then, or negative errno.
- */
+/* Makes @dir and what is missing above it, mode 0700. 0 if it is there then, or negative errno. */
 int state_make_dirs(const char *dir);
+
+/*
+ * Syncs the names of @dir and of all above it, whoever made them, so that they are still there
+ * after a loss of power. Apart from making them, since only the journal needs it and the first
+ * start with a new state directory would wait for it: 0.3 ms a folder, 50 where others write to
+ * that disk. 0 or negative errno.
+ */
+int state_sync_dirs(const char *dir);
 
 /* Writes all of it. 0 or negative errno. */
 int state_write_all(int fd, const char *data, size_t len);

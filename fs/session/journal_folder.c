@@ -116,6 +116,8 @@ void journal_folder_remove(const struct journal_folder *folder)
 static int make_root(const char *root, struct error *err)
 {
     int r = state_make_dirs(root);
+    if (r == 0)
+        r = state_sync_dirs(root);
     if (r < 0)
         return error_set(err, r, "cannot make '%s': %s", root, strerrordesc_np(-r));
     auto_close int fd = -1;
