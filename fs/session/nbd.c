@@ -155,10 +155,7 @@ static void retire_all(struct line *line)
         nbd_aio_command_completed(line->nbd, (uint64_t)cookie);
 }
 
-/*
- * Until all are answered. On failure the connection is given up: the buffers of what is still under
- * way belong to the caller.
- */
+/* Until all are answered. A failure ends the connection: buffers under way are the caller's. */
 static int await_batch(const struct remote *remote, struct line *line, const struct batch *batch,
                        struct error *err)
 {

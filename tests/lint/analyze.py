@@ -7,8 +7,8 @@
 
 BUILD is a meson build folder: its compile_commands.json says how files are compiled. With FILEs,
 all that the tool says of them is printed, with the path to each finding. clang's analyzer, which
-takes longest, looks at the program only, and into all of it if ANALYZE_LONG is set. "planted" checks that each tool finds what tests/lint/planted/ has for it, and
-nothing else there.
+takes longest, looks at the program only, and into all of it if ANALYZE_LONG is set. "planted"
+checks that each tool finds what tests/lint/planted/ has for it, and nothing else there.
 
 A wrong finding is marked behind the code of its line, or in the line above:
 
