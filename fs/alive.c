@@ -32,13 +32,11 @@ static char *folder_of(const char *state_dir)
 }
 
 /* How the names of a mountpoint's files begin. */
-static int make_prefix(const char *real_path, char ret_prefix[HASH_LEN + 2])
+static void make_prefix(const char *real_path, char ret_prefix[HASH_LEN + 2])
 {
     char hash[STATE_HASH_LEN];
-    int r = state_hash(real_path, strlen(real_path), hash);
-    if (r == 0)
-        snprintf(ret_prefix, HASH_LEN + 2, "%.*s-", HASH_LEN, hash);
-    return r;
+    state_hash(real_path, strlen(real_path), hash);
+    snprintf(ret_prefix, HASH_LEN + 2, "%.*s-", HASH_LEN, hash);
 }
 
 static int lock_all(int fd, int command, short type)
@@ -141,8 +139,9 @@ int alive_begin(const char *state_dir, const char *real_path, struct alive **ret
     auto_free char *folder = folder_of(state_dir);
     auto_free struct alive *alive = calloc(1, sizeof(*alive));
     char prefix[HASH_LEN + 2];
-    if (!folder || !alive || make_prefix(real_path, prefix) < 0)
+    if (!folder || !alive)
         return error_set(err, -ENOMEM, "out of memory");
+    make_prefix(real_path, prefix);
     int r = state_make_dirs(folder);
     if (r == 0) {
         walk_files(folder, prefix, delete_leftover, NULL);
@@ -205,8 +204,9 @@ int alive_wait(const char *state_dir, const char *real_path, size_t *ret_n, stru
 {
     auto_free char *folder = folder_of(state_dir);
     char prefix[HASH_LEN + 2];
-    if (!folder || make_prefix(real_path, prefix) < 0)
+    if (!folder)
         return error_set(err, -ENOMEM, "out of memory");
+    make_prefix(real_path, prefix);
     struct found found = {0};
     int r = walk_files(folder, prefix, add_found, &found);
     if (r == 0)

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
+#include <nettle/sha2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -134,13 +134,13 @@ char *state_unescape(const char *text)
     return take_ptr(out);
 }
 
-int state_hash(const void *data, size_t len, char ret_hex[STATE_HASH_LEN])
+void state_hash(const void *data, size_t len, char ret_hex[STATE_HASH_LEN])
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
-    if (EVP_Digest(data, len, digest, &n, EVP_sha256(), NULL) != 1 || 2 * n != STATE_HASH_LEN - 1)
-        return -ENOMEM;
-    for (unsigned i = 0; i < n; i++)
-        sprintf(ret_hex + 2 * (size_t)i, "%02x", digest[i]);
-    return 0;
+    struct sha256_ctx sha;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    sha256_init(&sha);
+    sha256_update(&sha, len, data);
+    sha256_digest(&sha, SHA256_DIGEST_SIZE, digest);
+    for (size_t i = 0; i < SHA256_DIGEST_SIZE; i++)
+        sprintf(ret_hex + 2 * i, "%02x", digest[i]);
 }

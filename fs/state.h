@@ -33,5 +33,5 @@ char *state_escape(const char *text);
  * or no memory (ENOMEM). */
 char *state_unescape(const char *text);
 
-/* SHA-256 in lower case. 0 or -ENOMEM. */
-int state_hash(const void *data, size_t len, char ret_hex[STATE_HASH_LEN]);
+/* SHA-256 in lower case. */
+void state_hash(const void *data, size_t len, char ret_hex[STATE_HASH_LEN]);

@@ -2,7 +2,7 @@
 #include "fs/session/catalog.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
+#include <nettle/sha2.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,34 +40,20 @@ static int64_t rest_of(int64_t cost_ns)
     return rest_ns < REST_MAX_NS ? rest_ns : REST_MAX_NS;
 }
 
-/* First 8 bytes of SHA-256 over the length-prefixed texts; false if there is no memory. */
-static bool hash_sha256(const char *const *texts, size_t n, uint64_t *ret_hash)
-{
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    bool is_done = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
-    for (size_t i = 0; i < n && is_done; i++) {
-        uint64_t len = strlen(texts[i]);
-        uint64_t prefix = htobe64(len);
-        is_done = EVP_DigestUpdate(ctx, &prefix, sizeof(prefix)) == 1 &&
-                  EVP_DigestUpdate(ctx, texts[i], len) == 1;
-    }
-    is_done = is_done && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
-    EVP_MD_CTX_free(ctx);
-    if (is_done)
-        *ret_hash = load_be64(digest);
-    return is_done;
-}
-
+/* First 8 bytes of SHA-256 over the length-prefixed texts. */
 uint64_t catalog_hash_ino(const char *const *texts, size_t n)
 {
-    uint64_t hash;
-    if (!hash_sha256(texts, n, &hash)) {
-        /* Without memory the number is at least stable for as long as that lasts. */
-        hash = CATALOG_FNV_START;
-        for (size_t i = 0; i < n; i++)
-            hash = catalog_fnv(hash, texts[i]);
+    struct sha256_ctx sha;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    sha256_init(&sha);
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(texts[i]);
+        uint64_t prefix = htobe64(len);
+        sha256_update(&sha, sizeof(prefix), (const uint8_t *)&prefix);
+        sha256_update(&sha, len, (const uint8_t *)texts[i]);
     }
+    sha256_digest(&sha, SHA256_DIGEST_SIZE, digest);
+    uint64_t hash = load_be64(digest);
     return hash <= 1 ? hash + 2 : hash; /* 0 means "none" and 1 is the root of the mount */
 }
 

@@ -44,10 +44,9 @@ int journal_open(const char *state_dir, const char *source, struct journal **ret
 {
     char hash[STATE_HASH_LEN];
     struct journal *journal = calloc(1, sizeof(*journal));
-    if (!journal || state_hash(source, strlen(source), hash) < 0) {
-        free(journal);
+    if (!journal)
         return error_set(err, -ENOMEM, "out of memory");
-    }
+    state_hash(source, strlen(source), hash);
     mutex_init(&journal->lock);
     if (asprintf(&journal->root, "%s/journal", state_dir) < 0)
         journal->root = NULL;

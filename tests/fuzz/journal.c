@@ -64,7 +64,7 @@ static void check_change(const struct change *change)
 static char *with_checksum(struct fuzz_input *in, size_t *ret_len)
 {
     char hash[STATE_HASH_LEN], *text = NULL;
-    fuzz_check(state_hash(in->at, in->left, hash) == 0);
+    state_hash(in->at, in->left, hash);
     int head = asprintf(&text, "{\"sha256\": \"%s\",\n%*s", hash, (int)in->left, "");
     fuzz_check(head >= 0);
     *ret_len = (size_t)head;

@@ -31,7 +31,7 @@ static char *forge(const char *text, const char *old, const char *new)
         fail_msg("no '%s' in the entry", old);
     assert_true(asprintf(&rest, "%.*s%s%s", (int)(at - text) - FIRST_LINE_LEN,
                          text + FIRST_LINE_LEN, new, at + strlen(old)) > 0);
-    assert_int_equal(state_hash(rest, strlen(rest), hash), 0);
+    state_hash(rest, strlen(rest), hash);
     assert_true(asprintf(&forged, "{\"sha256\": \"%s\",\n%s", hash, rest) > 0);
     free(rest);
     return forged;
