@@ -16,10 +16,12 @@
 #include "fs/full.h"
 #include "fs/fuse/mount.h"
 #include "fs/fuse/mountpoint.h"
+#include "fs/helper.h"
 #include "fs/host/directory.h"
 #include "fs/host/file.h"
 #include "fs/host/libvirt.h"
 #include "fs/log.h"
+#include "fs/notify.h"
 #include "fs/options.h"
 #include "fs/session/journal.h"
 #include "fs/session/registry.h"
@@ -55,6 +57,8 @@ struct event_relay {
 /* What main() builds, in order, and takes down in reverse. */
 struct program {
     struct options options;
+    struct helper helper;
+    struct notify notify;
     struct daemon daemon;
     struct event_relay relay;
     struct qcow_cache *cache;
@@ -253,6 +257,7 @@ static int start(struct program *p, struct error *err)
 static void stop(void *ctx)
 {
     struct program *p = ctx;
+    notify_send(&p->notify, NOTIFY_STOPPING);
     mount_cancel_uploads(p->mount);
     registry_shutdown(p->registry); /* guests do not wait for Glance */
     mount_end_uploads(p->mount);
@@ -311,9 +316,12 @@ static int serve(struct program *p, struct error *err)
     struct error why = {0};
     if (recover(p, &why) < 0)
         log_error("%s", why.text);
+    helper_say_mounted(&p->helper, &p->options);
     daemon_ready(&p->daemon);
+    notify_send(&p->notify, NOTIFY_READY);
     log_info("serving '%s' on '%s'", p->options.source, p->options.mountpoint);
     int r = mount_serve(p->mount, err);
+    notify_send(&p->notify, NOTIFY_STOPPING); /* whether by stop() or because of an unmount */
     signals_finish(&signals);
     return r < 0 ? EXIT_DIED : EXIT_FINE;
 }
@@ -342,7 +350,14 @@ static void tear_down(struct program *p)
 static int run(struct program *p)
 {
     struct error err = {0};
+    if (helper_begin(&p->helper, &p->options, &err) < 0) {
+        log_error("%s", err.text);
+        return err.code == -EINVAL ? EXIT_USAGE : EXIT_NO_MOUNT;
+    }
+    if (p->helper.is_fake)
+        return EXIT_FINE;
     signals_block();
+    notify_begin(&p->notify);
     if (cloud_load(p->options.cloud, &p->cloud, &err) < 0) {
         log_error("%s", err.text);
         return EXIT_SYSTEM;
@@ -357,7 +372,8 @@ static int run(struct program *p)
     if (status != EXIT_FINE)
         log_error("%s", err.text);
     tear_down(p);
-    daemon_fail(&p->daemon, status);
+    daemon_fail(&p->daemon, helper_status(&p->helper, status));
+    notify_end(&p->notify);
     return status;
 }
 
@@ -405,7 +421,7 @@ static int act(struct program *p)
     case OPTIONS_STATUS:
         return errand_status(&p->options) < 0 ? EXIT_SYSTEM : EXIT_FINE;
     case OPTIONS_HELP:
-        options_print_help(stdout);
+        p->helper.is_called ? helper_print_help(stdout) : options_print_help(stdout);
         break;
     case OPTIONS_VERSION:
         printf("virtsnapfs %s\n", VIRTSNAPFS_VERSION);
@@ -422,11 +438,11 @@ int main(int argc, char **argv)
      */
     /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     mallopt(M_ARENA_MAX, 1);
-    struct program p = {.daemon = DAEMON_FOREGROUND};
+    struct program p = {.daemon = DAEMON_FOREGROUND, .notify = NOTIFY_NONE};
     mutex_init(&p.relay.lock);
     struct error err = {0};
     int status = EXIT_FINE;
-    int r = options_parse(argc, argv, &p.options, &err);
+    int r = helper_parse(argc, argv, &p.helper, &p.options, &err);
     if (r == 0)
         r = full_become(&p.options, argv, &err);
     log_init(p.options.is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
@@ -436,6 +452,8 @@ int main(int argc, char **argv)
     } else {
         status = act(&p);
     }
+    status = helper_status(&p.helper, status);
+    helper_fini(&p.helper);
     options_fini(&p.options);
     mutex_fini(&p.relay.lock);
     return status;

@@ -470,17 +470,19 @@ int option_apply(struct options *options, const struct option *option, const cha
 bool option_is_mount_word(const char *word)
 {
     static const char *const words[] = {
-        "nofail",     "_netdev",     "user",          "users",    "nouser",     "owner",
-        "noowner",    "group",       "nogroup",       "auto",     "noauto",     "defaults",
-        "rw",         "suid",        "nosuid",        "dev",      "nodev",      "exec",
-        "noexec",     "atime",       "noatime",       "diratime", "nodiratime", "relatime",
-        "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "async",
-        "sync",       "dirsync",
+        "nofail",   "_netdev",    "user",        "users",         "nouser",   "nousers",
+        "owner",    "noowner",    "group",       "nogroup",       "auto",     "noauto",
+        "defaults", "rw",         "suid",        "nosuid",        "dev",      "nodev",
+        "exec",     "noexec",     "atime",       "noatime",       "diratime", "nodiratime",
+        "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
+        "async",    "sync",       "dirsync",     "silent",        "loud",     "mand",
+        "nomand",   "iversion",   "noiversion",  "nosymfollow",
     };
     for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
         if (strcmp(word, words[i]) == 0)
             return true;
-    static const char *const prefixes[] = {"x-", "X-", "comment=", "user=", "subtype="};
+    static const char *const prefixes[] = {
+        "x-", "X-", "comment=", "user=", "subtype=", "uhelper=", "helper="};
     for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
         if (strncmp(word, prefixes[i], strlen(prefixes[i])) == 0)
             return true;

@@ -12,10 +12,21 @@
 
 static const char dir_prefix[] = "dir:";
 
+/* Not silently dropped as other words of mount(8) are: nothing would have happened. */
+static bool is_remount(const char *word)
+{
+    return strcmp(word, "remount") == 0;
+}
+
 static int apply_word(struct options *options, const char *word, struct error *err)
 {
+    if (strcmp(word, "rw") == 0)
+        options->is_ro = false; /* behind an `ro` it is the later word that counts */
     if (!*word || option_is_mount_word(word))
         return 0;
+    if (is_remount(word))
+        return error_set(err, -EINVAL,
+                         "options of a mount cannot be changed: unmount it, then mount it again");
     size_t len = strcspn(word, "=");
     const struct option *option = option_find(word, len);
     if (!option)
@@ -48,6 +59,31 @@ static int apply_list(struct options *options, const char *list, struct error *e
             return r;
     }
     return 0;
+}
+
+static bool is_known(const char *word)
+{
+    return option_is_mount_word(word) || is_remount(word) ||
+           option_find(word, strcspn(word, "=")) != NULL;
+}
+
+char *options_keep_known(const char *list)
+{
+    auto_free char *word = malloc(strlen(list) + 1);
+    char *kept = malloc(strlen(list) + 1);
+    if (!word || !kept) {
+        free(kept);
+        return NULL;
+    }
+    char *end = kept;
+    while (*list) {
+        const char *begin = list;
+        cut_word(&list, word);
+        if (is_known(word))
+            end = mempcpy(end, begin, (size_t)(list - begin)); /* with the comma behind it */
+    }
+    *end = '\0';
+    return kept;
 }
 
 /* The arguments that are left to read. */

@@ -73,5 +73,11 @@ struct options {
 int options_parse(int argc, char *const *argv, struct options *ret_options, struct error *err);
 void options_fini(struct options *options);
 
+/*
+ * The words of the -o list @list that options_parse() knows, as they are written; caller frees.
+ * NULL: no memory.
+ */
+char *options_keep_known(const char *list);
+
 /* One screen. */
 void options_print_help(FILE *to);

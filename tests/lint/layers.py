@@ -15,6 +15,8 @@ LAYERS = {
     "fs/option": ["qcow/base", "fs/options"],
     "fs/cloud": ["qcow/base", "fs/log", "fs/glance"],
     "fs/daemon": ["qcow/base", "fs/log"],
+    "fs/helper": ["qcow/base", "fs/options", "fs/host/libvirt.h"],
+    "fs/notify": ["qcow/base", "fs/log"],
     "fs/signals": ["qcow/base", "fs/log"],
     "fs/state": ["qcow/base"],
     "fs/alive": ["qcow/base", "fs/state"],
