@@ -37,7 +37,15 @@ install_program() {
     mount -t tmpfs tmpfs "$T/layers"
     at_exit "umount -l '$T/layers'"
     layer usr "$T/root/usr" /usr
+    # (A folder of host.sh's that this would cover is put on top again.)
+    if mountpoint -q /etc/libvirt; then
+        mkdir "$T/layers/libvirt"
+        mount --bind /etc/libvirt "$T/layers/libvirt"
+    fi
     layer etc /etc
+    if [[ -d $T/layers/libvirt ]]; then
+        mount --bind "$T/layers/libvirt" /etc/libvirt
+    fi
     ln -s "$PREFIX/sbin/mount.virtsnapfs" "$PREFIX/sbin/mount.fuse.virtsnapfs" /sbin/
     # What mount(8) remembers of mounts, and lets users unmount.
     mkdir -p /run/mount
@@ -56,4 +64,67 @@ run() {
 # says REGEX: the command run last.
 says() {
     grep -Eq -- "$1" "$T/out" || fail "it said '$(cat "$T/out")', wanted '$1'"
+}
+
+# systemd_start: a systemd of our own beside the libvirtd of host.sh, with the units of $T/units, the
+# program's and a few that all want; lines of /etc/fstab are units as well.
+systemd_start() {
+    need systemctl systemd-analyze
+    local unit
+    mkdir "$T/units"
+    for unit in sysinit basic shutdown umount local-fs local-fs-pre remote-fs remote-fs-pre network; do
+        cp "/lib/systemd/system/$unit.target" "$T/units"
+    done
+    cp "$T/root$PREFIX/lib/systemd/system/virtsnapfs@.service" "$T/units"
+    # Its groups of processes are in a hierarchy of its own, which limits nothing.
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    at_exit 'umount -l /sys/fs/cgroup'
+    mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+    # Its processes have numbers of their own, so it needs a /proc of its own. All other mounts that
+    # it or we make are seen on both sides, as they are on a host.
+    mount --make-rshared /
+    # shellcheck disable=SC2016
+    unshare --pid --mount --propagation unchanged --cgroup --fork --kill-child bash -c '
+        mount --make-rprivate /proc
+        mount -t proc proc /proc
+        exec env -i container=other "SYSTEMD_UNIT_PATH=$1" \
+            PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+            /lib/systemd/systemd --system --unit=basic.target --log-target=console \
+            --show-status=no' - "$T/units:/run/systemd/generator" </dev/null >"$T/log.systemd" 2>&1 &
+    local launcher=$!
+    pids+=("$launcher")
+    wait_for 10 has_child "$launcher" || fail 'systemd is not started'
+    SYSTEMD_PID=$(tr -d ' ' <"/proc/$launcher/task/$launcher/children")
+    # It answers only those whose numbers it knows.
+    mkdir "$T/bin"
+    printf '#!/bin/sh\nexec nsenter -t %s --pid --mount /bin/systemctl "$@"\n' "$SYSTEMD_PID" \
+        >"$T/bin/systemctl"
+    chmod +x "$T/bin/systemctl"
+    PATH=$T/bin:$PATH
+    wait_for 60 is_booted || fail "no systemd: $(tail -n 5 "$T/log.systemd")"
+}
+
+has_child() {
+    [[ -n $(<"/proc/$1/task/$1/children") ]]
+}
+
+is_booted() {
+    systemctl is-active -q basic.target 2>/dev/null
+}
+
+# Runs a command where the processes of that systemd have the numbers that it knows.
+at_systemd() {
+    nsenter -t "$SYSTEMD_PID" --pid --mount "$@"
+}
+
+# unit_value UNIT PROPERTY
+unit_value() {
+    systemctl show --value -p "$2" "$1"
+}
+
+# unit_is UNIT PROPERTY VALUE: for wait_for.
+unit_is() {
+    [[ $(unit_value "$1" "$2") == "$3" ]]
 }

@@ -331,6 +331,24 @@ static void state_directory_follows_the_environment(void **state)
     options_fini(&o);
 }
 
+static void the_later_of_ro_and_rw_counts(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("-o", "ro,rw", "test:///default", "/mnt"));
+    assert_false(o.is_ro);
+    options_fini(&o);
+    check_parses(&o, ARGS("-o", "rw,ro", "test:///default", "/mnt"));
+    assert_true(o.is_ro);
+    options_fini(&o);
+}
+
+static void a_remount_is_refused(void **state)
+{
+    (void)state;
+    check_list_refused("ro,remount", "cannot be changed");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +368,8 @@ int main(void)
         cmocka_unit_test(source_and_mountpoint_are_required),
         cmocka_unit_test(help_and_version_need_nothing_else),
         cmocka_unit_test(state_directory_follows_the_environment),
+        cmocka_unit_test(the_later_of_ro_and_rw_counts),
+        cmocka_unit_test(a_remount_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
