@@ -76,19 +76,21 @@ systemd_start() {
         cp "/lib/systemd/system/$unit.target" "$T/units"
     done
     cp "$T/root$PREFIX/lib/systemd/system/virtsnapfs@.service" "$T/units"
-    # Its groups of processes are in a hierarchy of its own, which limits nothing.
-    mount -t tmpfs tmpfs /sys/fs/cgroup
-    at_exit 'umount -l /sys/fs/cgroup'
-    mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
-    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
-    # Its processes have numbers of their own, so it needs a /proc of its own. All other mounts that
-    # it or we make are seen on both sides, as they are on a host.
+    # Its processes have numbers of their own, so it needs a /proc of its own, and their groups are in
+    # a hierarchy of its own, which limits nothing. All other mounts that it or we make are seen on
+    # both sides, as they are on a host.
     mount --make-rshared /
     # shellcheck disable=SC2016
-    unshare --pid --mount --propagation unchanged --cgroup --fork --kill-child bash -c '
+    unshare --pid --mount --propagation unchanged --cgroup --fork --kill-child bash -euc '
         mount --make-rprivate /proc
+        mount --make-rprivate /sys
         mount -t proc proc /proc
+        mount -t tmpfs tmpfs /sys/fs/cgroup
+        cd /sys/fs/cgroup
+        mkdir systemd unified
+        mount -t cgroup2 cgroup2 unified
+        mount -t cgroup -o none,name=systemd cgroup systemd
+        cd /
         exec env -i container=other "SYSTEMD_UNIT_PATH=$1" \
             PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
             /lib/systemd/systemd --system --unit=basic.target --log-target=console \

@@ -116,6 +116,29 @@ wait_for 60 cat "$now" >"$T/copy" || fail 'the domain cannot be read after the c
 run 0 umount "$MNT"
 wait_for 60 unit_is "$unit" ActiveState inactive || fail 'the service outlives its mount'
 
+# Each way to fix an instant works within the fence: NBD sockets, qemu-img, libvirt's saves.
+serve_with() {
+    write_conf "state=$T/state,min_free=1M,linger=0,$1"
+    run 0 systemctl start "$unit"
+    wait_for 60 state_is vm "$2" || fail "$1: the domain is not $2"
+    cat "$now" >"$T/copy" || fail "$1: $(status_value vm 's["errors"]')"
+    run 0 systemctl stop "$unit"
+    if on_overlay; then
+        fail "$1: the domain is on an overlay after the stop"
+    fi
+    assert_eq "$(probe list "$T/disks")" "$files" "$1: files after the stop"
+    assert_eq "$(stat -c %s "$T/copy")" $((32 << 20)) "$1: bytes read"
+}
+for method in overlay backup copy managedsave; do
+    serve_with "live=$method" running
+done
+domain_destroy vm
+oracle "$T/disks/vm.img" qcow2 "$T/wanted"
+for method in lock internal overlay; do
+    serve_with "cold=$method" 'shut off'
+    assert_same_bytes "$T/copy" "$T/wanted"
+done
+
 # A configuration that is wrong is not tried again and again.
 write_conf "$options,frobnicate"
 run 1 systemctl start "$unit"
@@ -128,4 +151,3 @@ run 1 systemctl start "$unit"
 assert_eq "$(unit_value "$unit" ExecMainStatus)" 2 'status without a folder'
 run 0 systemctl stop "$unit"
 run 1 systemctl start virtsnapfs@other.service
-domain_destroy vm
