@@ -76,29 +76,40 @@ systemd_start() {
         cp "/lib/systemd/system/$unit.target" "$T/units"
     done
     cp "$T/root$PREFIX/lib/systemd/system/virtsnapfs@.service" "$T/units"
-    # Its processes have numbers of their own, so it needs a /proc of its own, and their groups are in
-    # a hierarchy of its own, which limits nothing. All other mounts that it or we make are seen on
-    # both sides, as they are on a host.
+    # Its processes have numbers of their own, so it needs a /proc of its own; it sorts them into
+    # groups, below one that is this test's. All other mounts that it or we make are seen on both
+    # sides, as they are on a host.
+    mkdir "$T/groups" "$T/groups/unified" "$T/groups/systemd"
+    mount -t cgroup2 cgroup2 "$T/groups/unified"
+    mount -t cgroup -o none,name=systemd cgroup "$T/groups/systemd"
+    SYSTEMD_LAUNCHER=''
+    at_exit systemd_end
+    mkdir "$T/groups/unified/$(basename "$T")" "$T/groups/systemd/$(basename "$T")"
     mount --make-rshared /
     # shellcheck disable=SC2016
-    unshare --pid --mount --propagation unchanged --cgroup --fork --kill-child bash -euc '
-        mount --make-rprivate /proc
-        mount --make-rprivate /sys
-        mount -t proc proc /proc
-        mount -t tmpfs tmpfs /sys/fs/cgroup
-        cd /sys/fs/cgroup
-        mkdir systemd unified
-        mount -t cgroup2 cgroup2 unified
-        mount -t cgroup -o none,name=systemd cgroup systemd
-        cd /
-        exec env -i container=other "SYSTEMD_UNIT_PATH=$1" \
-            PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-            /lib/systemd/systemd --system --unit=basic.target --log-target=console \
-            --show-status=no' - "$T/units:/run/systemd/generator" </dev/null >"$T/log.systemd" 2>&1 &
-    local launcher=$!
-    pids+=("$launcher")
-    wait_for 10 has_child "$launcher" || fail 'systemd is not started'
-    SYSTEMD_PID=$(tr -d ' ' <"/proc/$launcher/task/$launcher/children")
+    bash -euc '
+        for group in "$2"/groups/*/"$(basename "$2")"; do
+            echo 0 >"$group/cgroup.procs"
+        done
+        exec unshare --pid --mount --propagation unchanged --cgroup --fork --kill-child bash -euc "
+            mount --make-rprivate /proc
+            mount --make-rprivate /sys
+            mount -t proc proc /proc
+            mount -t tmpfs tmpfs /sys/fs/cgroup
+            cd /sys/fs/cgroup
+            mkdir systemd unified
+            mount -t cgroup2 cgroup2 unified
+            mount -t cgroup -o none,name=systemd cgroup systemd
+            cd /
+            exec env -i container=other SYSTEMD_UNIT_PATH=$1 \
+                PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+                /lib/systemd/systemd --system --unit=basic.target --log-target=console \
+                --show-status=no"' - "$T/units:/run/systemd/generator" "$T" \
+        </dev/null >"$T/log.systemd" 2>&1 &
+    SYSTEMD_LAUNCHER=$!
+    pids+=("$SYSTEMD_LAUNCHER")
+    wait_for 10 has_child "$SYSTEMD_LAUNCHER" || fail 'systemd is not started'
+    SYSTEMD_PID=$(tr -d ' ' <"/proc/$SYSTEMD_LAUNCHER/task/$SYSTEMD_LAUNCHER/children")
     # It answers only those whose numbers it knows.
     mkdir "$T/bin"
     printf '#!/bin/sh\nexec nsenter -t %s --pid --mount /bin/systemctl "$@"\n' "$SYSTEMD_PID" \
@@ -106,6 +117,21 @@ systemd_start() {
     chmod +x "$T/bin/systemctl"
     PATH=$T/bin:$PATH
     wait_for 60 is_booted || fail "no systemd: $(tail -n 5 "$T/log.systemd")"
+}
+
+# All its processes end with it; then their groups can go.
+systemd_end() {
+    local group
+    [[ -z $SYSTEMD_LAUNCHER ]] || kill -KILL "$SYSTEMD_LAUNCHER"
+    wait "$SYSTEMD_LAUNCHER" 2>/dev/null
+    for group in unified systemd; do
+        wait_for 10 remove_groups "$T/groups/$group/$(basename "$T")"
+        umount "$T/groups/$group"
+    done
+}
+
+remove_groups() {
+    find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
 }
 
 has_child() {
