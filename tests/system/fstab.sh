@@ -128,6 +128,23 @@ for name in "${all[@]}"; do
 done
 unmount_all
 
+# The units of the examples, first as they are, then for our folder.
+export MANPATH=$T/root$PREFIX/share/man
+for kind in mount automount; do
+    run 0 env "SYSTEMD_UNIT_PATH=$(dirname "$example"):$T/units" systemd-analyze verify "mnt-vms.$kind"
+    assert_eq "$(cat "$T/out")" '' "what systemd-analyze says to mnt-vms.$kind"
+    sed "s|^Where=.*|Where=$T/mnt/vms|" "$(dirname "$example")/mnt-vms.$kind" \
+        >"$T/units/$(systemd-escape --path --suffix=$kind "$T/mnt/vms")"
+done
+run 0 systemctl daemon-reload
+unit=$(systemd-escape --path --suffix=automount "$T/mnt/vms")
+run 0 systemctl start "$unit"
+at_systemd ls "$T/mnt/vms/vm" >"$T/listed" || fail "the automount: $(tail -n 5 "$T/log.systemd")"
+assert_mounted vms
+assert_eq "$(unit_value "${unit%.automount}.mount" Description)" 'guest disks as files' 'the unit that mounted'
+run 0 systemctl stop "$unit"
+unmount_all
+
 # At boot: no circle with libvirt's own units, which wait for all other file systems. Without nofail
 # there would be one.
 has_circle() {
