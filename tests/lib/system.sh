@@ -69,7 +69,7 @@ says() {
 # systemd_start: a systemd of our own beside the libvirtd of host.sh, with the units of $T/units, the
 # program's and a few that all want; lines of /etc/fstab are units as well.
 systemd_start() {
-    need systemctl systemd-analyze
+    need systemctl systemd-analyze man
     local unit
     mkdir "$T/units"
     for unit in sysinit basic shutdown umount local-fs local-fs-pre remote-fs remote-fs-pre network; do
