@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fs/host/file.h"
 #include "fs/log.h"
 #include "fs/session/journal.h"
 #include "qcow/base/cleanup.h"
@@ -170,6 +171,17 @@ static struct change_steps steps_of(struct instant *instant)
                                  .ctx = instant};
 }
 
+/*
+ * What is wrong with the state directory would read as if it were about the program's own file:
+ * read-only, not there, not allowed.
+ */
+static int blame_host(int r, struct error *err)
+{
+    if (r == 0 || r == -ENOSPC || r == -EDQUOT || file_is_shortage(r))
+        return r;
+    return err->code = -EIO;
+}
+
 static int plan(struct instant *instant, struct error *err)
 {
     struct host *host = instant->config->host;
@@ -184,7 +196,7 @@ static int plan(struct instant *instant, struct error *err)
     if (r == 0)
         r = space_check(change, instant->config->min_free, err);
     if (r == 0)
-        r = journal_add(instant->config->journal, change, &instant->entry, err);
+        r = blame_host(journal_add(instant->config->journal, change, &instant->entry, err), err);
     if (r < 0)
         change_free(change);
     else
@@ -209,7 +221,7 @@ static int make(struct instant *instant, struct error *err)
     if (reason)
         log_info("domain '%s': the instant is crash-consistent: %s", instant->domain->name, reason);
     instant->change->is_made = true;
-    r = journal_update(instant->entry, instant->change, err);
+    r = blame_host(journal_update(instant->entry, instant->change, err), err);
     return r < 0 ? r : instant_open_images(instant, err);
 }
 

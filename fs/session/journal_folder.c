@@ -107,6 +107,12 @@ static int lock_folder(struct journal_folder *folder, int flags, struct error *e
     return 0;
 }
 
+bool journal_folder_is_gone(const struct journal_folder *folder)
+{
+    struct stat st;
+    return fstat(folder->lock_fd, &st) == 0 && st.st_nlink == 0;
+}
+
 void journal_folder_remove(const struct journal_folder *folder)
 {
     if (unlinkat(folder->fd, lock_name, 0) == 0 && rmdir(folder->path) < 0 && errno != ENOTEMPTY)

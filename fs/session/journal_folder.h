@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -39,6 +40,9 @@ int journal_folder_make(const char *root, const char *prefix, struct journal_fol
  * just removed it; or negative errno.
  */
 int journal_folder_take(char *path, struct journal_folder **ret_folder, struct error *err);
+
+/* Somebody has deleted it, with the lock that we hold in it. */
+bool journal_folder_is_gone(const struct journal_folder *folder);
 
 /* Deletes it, unless there is still something in it. The lock is kept until the close. */
 void journal_folder_remove(const struct journal_folder *folder);

@@ -355,6 +355,54 @@ static void a_person_can_read_what_to_do(void **state)
     change_free(change);
 }
 
+static void delete_folders(const char *dir)
+{
+    char command[100];
+    snprintf(command, sizeof(command), "rm -rf '%s'/*", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_journal_that_was_deleted_is_made_anew(void **state)
+{
+    struct journal *journal = open_journal(*state);
+    struct change *first = make_change(), *second = make_change(), *third = make_change();
+    struct journal_entry *removed = add_entry(journal, first);
+    struct journal_entry *updated = add_entry(journal, second);
+    delete_folders(*state);
+    struct error err = {0};
+    second->is_made = true;
+    assert_int_equal(journal_update(updated, second, &err), 0);
+    assert_int_equal(access(journal_entry_path(updated), F_OK), 0);
+    journal_remove(removed); /* it was in the folder that is gone */
+    struct journal_entry *added = add_entry(journal, third);
+    journal_forget(updated);
+    journal_forget(added);
+    journal_close(journal);
+    journal = open_journal(*state);
+    struct haul haul = adopt(journal);
+    assert_int_equal(haul.n, 2);
+    free_haul(&haul, true);
+    journal_close(journal);
+    assert_int_equal(count_folders(*state), 0);
+    change_free(first);
+    change_free(second);
+    change_free(third);
+}
+
+static void a_journal_deleted_between_two_instants_is_made_anew(void **state)
+{
+    struct journal *journal = open_journal(*state);
+    struct change *change = make_change();
+    journal_remove(add_entry(journal, change));
+    delete_folders(*state);
+    struct journal_entry *entry = add_entry(journal, change);
+    assert_int_equal(access(journal_entry_path(entry), F_OK), 0);
+    journal_remove(entry);
+    journal_close(journal);
+    assert_int_equal(count_folders(*state), 0);
+    change_free(change);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
@@ -374,6 +422,8 @@ int main(void)
         TEST(of_two_that_adopt_at_once_one_gets_an_entry),
         TEST(unfinished_writes_and_empty_folders_are_deleted),
         TEST(a_person_can_read_what_to_do),
+        TEST(a_journal_that_was_deleted_is_made_anew),
+        TEST(a_journal_deleted_between_two_instants_is_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
