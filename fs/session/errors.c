@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/log.h"
+#include "fs/session/catalog.h"
 #include "fs/session/registry_internal.h"
 #include "qcow/base/cleanup.h"
 
@@ -14,54 +15,100 @@ void slot_errors_fini(struct slot *slot)
         free(slot->errors[i].what);
 }
 
-/* The same text about the same file, logged a moment ago; or NULL. */
+/* The same text about the same file, noted a moment ago; or NULL. */
 static struct noted_error *find_recent_locked(struct slot *slot, const char *what,
                                               const struct error *err) REQUIRES(registry_role)
 {
     int64_t since = monotonic_ns() - (int64_t)ERROR_QUIET_S * 1000000000;
     for (size_t i = 0; i < ERRORS_KEPT; i++) {
         struct noted_error *noted = &slot->errors[i];
-        if (noted->what && noted->logged_ns > since && strcmp(noted->what, what) == 0 &&
+        if (noted->what && noted->first_ns > since && strcmp(noted->what, what) == 0 &&
             strcmp(noted->err.text, err->text) == 0)
             return noted;
     }
     return NULL;
 }
 
-/* True if the line is to be logged. */
-static bool note_locked(struct registry *registry, const char *domain_id, const char *what,
-                        const struct error *err) REQUIRES(registry_role)
+/* One more line; true if that is not too many within ERROR_QUIET_S. */
+static bool count_line(struct error_lines *lines, unsigned max)
+{
+    int64_t now = monotonic_ns();
+    if (lines->n == 0 || now - lines->begin_ns > (int64_t)ERROR_QUIET_S * 1000000000)
+        *lines = (struct error_lines){.what_hash = lines->what_hash, .begin_ns = now};
+    if (lines->n >= max)
+        return false;
+    lines->n++;
+    return true;
+}
+
+/* Of that file, in the place of the one that was counted anew longest ago. */
+static struct error_lines *find_lines_locked(struct slot *slot, const char *what)
+    REQUIRES(registry_role)
+{
+    uint64_t hash = catalog_ino(what, "lines");
+    struct error_lines *oldest = &slot->lines_of_files[0];
+    for (size_t i = 0; i < ERRORS_KEPT; i++) {
+        struct error_lines *lines = &slot->lines_of_files[i];
+        if (lines->what_hash == hash)
+            return lines;
+        if (lines->begin_ns < oldest->begin_ns)
+            oldest = lines;
+    }
+    *oldest = (struct error_lines){.what_hash = hash};
+    return oldest;
+}
+
+enum verdict { QUIET, LINE, LAST_LINE };
+
+/*
+ * A disk that fails has another text for each offset that somebody reads: after some lines the
+ * file, and the domain, is quiet for a while.
+ */
+static enum verdict judge_locked(struct slot *slot, const char *what) REQUIRES(registry_role)
+{
+    struct error_lines *lines = find_lines_locked(slot, what);
+    if (!count_line(lines, ERROR_LINES_MAX) || !count_line(&slot->lines, ERRORS_KEPT))
+        return QUIET;
+    return lines->n == ERROR_LINES_MAX ? LAST_LINE : LINE;
+}
+
+static enum verdict note_locked(struct registry *registry, const char *domain_id, const char *what,
+                                const struct error *err) REQUIRES(registry_role)
 {
     struct slot *slot = slot_find_locked(registry, domain_id);
     if (!slot && registry->n_slots < ERROR_SLOTS_MAX)
         slot = slot_get_locked(registry, domain_id);
     if (!slot)
-        return true;
-    struct noted_error *recent = find_recent_locked(slot, what, err);
-    if (recent) {
-        clock_gettime(CLOCK_REALTIME, &recent->time);
-        return false;
+        return LINE;
+    struct noted_error *noted = find_recent_locked(slot, what, err);
+    bool is_known = noted;
+    if (!is_known) {
+        noted = &slot->errors[slot->n_errors++ % ERRORS_KEPT];
+        free(noted->what);
+        noted->what = strdup(what);
+        /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
+        noted->err = *err;
+        noted->first_ns = monotonic_ns();
     }
-    struct noted_error *noted = &slot->errors[slot->n_errors++ % ERRORS_KEPT];
-    free(noted->what);
-    noted->what = strdup(what);
-    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
-    noted->err = *err;
-    noted->logged_ns = monotonic_ns();
     clock_gettime(CLOCK_REALTIME, &noted->time);
-    return true;
+    return is_known ? QUIET : judge_locked(slot, what);
 }
 
 void registry_note_error(struct registry *registry, const char *domain_id, const char *what,
                          const struct error *err)
 {
     registry_lock(registry);
-    bool must_log = note_locked(registry, domain_id, what, err);
+    enum verdict verdict = note_locked(registry, domain_id, what, err);
     registry_unlock(registry);
-    if (!must_log)
+    if (verdict == QUIET)
         return;
     struct host *host = registry->config.host;
-    struct domain *domain = host->ops->find(host, domain_id);
-    log_error("domain '%s': %s: %s", domain ? domain->name : domain_id, what, err->text);
+    struct domain *domain = *domain_id ? host->ops->find(host, domain_id) : NULL;
+    const char *rest = verdict == LAST_LINE ? "; `status` has what else happens to this file" : "";
+    if (*domain_id)
+        log_error("domain '%s': %s: %s%s", domain ? domain->name : domain_id, what, err->text,
+                  rest);
+    else
+        log_error("%s: %s%s", what, err->text, rest);
     domain_unref(domain);
 }

@@ -21,7 +21,8 @@
 enum {
     ERRORS_KEPT = 8,        /* for each domain */
     ERROR_SLOTS_MAX = 4096, /* domains whose errors are kept; beyond, they are only logged */
-    ERROR_QUIET_S = 10,     /* the same text about the same file is logged once in that time */
+    ERROR_QUIET_S = 10,     /* the same text about the same file is logged once in that time, */
+    ERROR_LINES_MAX = 3,    /* and about one file no more lines than these (ERRORS_KEPT: domain) */
 };
 
 /* A request for `now` that waits for its instant. Owned by the registry until it is answered. */
@@ -74,9 +75,16 @@ struct reader {
 
 struct noted_error {
     struct timespec time;
-    int64_t logged_ns; /* monotonic */
+    int64_t first_ns; /* monotonic: when it was first noted */
     char *what;
     struct error err;
+};
+
+/* Lines about one file, or one domain, since @begin_ns (monotonic). */
+struct error_lines {
+    uint64_t what_hash;
+    int64_t begin_ns;
+    unsigned n;
 };
 
 /* A change that a daemon before us has left. Owned by its slot until its session has it. */
@@ -103,6 +111,7 @@ struct slot {
     struct reader_list named;        /* of named snapshots */
     struct noted_error errors[ERRORS_KEPT];
     size_t n_errors; /* ever noted; the newest is at (n_errors - 1) % ERRORS_KEPT */
+    struct error_lines lines, lines_of_files[ERRORS_KEPT];
     LIST_ENTRY(slot) link;
 };
 

@@ -148,6 +148,66 @@ static void keeps_the_last_errors(void **state)
     fixture_close(&f);
 }
 
+/* Standard error goes to a file, until end_log(). */
+static void begin_log(int *ret_saved, char *path)
+{
+    strcpy(path, "/tmp/virtsnapfs-log.XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    *ret_saved = dup(STDERR_FILENO);
+    dup2(fd, STDERR_FILENO);
+    close(fd);
+}
+
+/* Lines with that word. */
+static size_t end_log(int saved, const char *path, const char *word)
+{
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    FILE *log = fopen(path, "re");
+    assert_non_null(log);
+    char line[512];
+    size_t n = 0;
+    while (fgets(line, sizeof(line), log))
+        n += strstr(line, word) != NULL;
+    fclose(log);
+    unlink(path);
+    return n;
+}
+
+static void a_fault_that_is_another_each_time_is_no_flood(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &patient);
+    int saved;
+    char path[40];
+    begin_log(&saved, path);
+    for (int i = 0; i < 1000; i++) {
+        struct error err;
+        error_set(&err, -EIO, "cannot read at %d", i);
+        registry_note_error(f.registry, "id-off", "now.raw", &err);
+    }
+    assert_int_equal(end_log(saved, path, "cannot read at"), 3);
+    /* Nor is a domain with many files. */
+    begin_log(&saved, path);
+    for (int i = 0; i < 1000; i++) {
+        char what[40];
+        snprintf(what, sizeof(what), "s%d.raw", i);
+        struct error err;
+        error_set(&err, -EIO, "cannot read at %d", i);
+        registry_note_error(f.registry, "id-off", what, &err);
+    }
+    assert_int_equal(end_log(saved, path, "cannot read at"), 5);
+    /* And another domain has its own lines. */
+    begin_log(&saved, path);
+    struct error err;
+    error_set(&err, -EIO, "cannot read at 1");
+    registry_note_error(f.registry, "id-solo", "now.raw", &err);
+    assert_int_equal(end_log(saved, path, "cannot read at 1"), 1);
+    fixture_close(&f);
+}
+
 static void errors_are_shown_at_their_own_file(void **state)
 {
     (void)state;
@@ -210,6 +270,7 @@ int main(void)
         cmocka_unit_test(shows_who_reads_an_instant),
         cmocka_unit_test(shows_an_instant_that_is_being_taken),
         cmocka_unit_test(keeps_the_last_errors),
+        cmocka_unit_test(a_fault_that_is_another_each_time_is_no_flood),
         cmocka_unit_test(errors_are_shown_at_their_own_file),
         cmocka_unit_test(an_instant_has_attributes),
         cmocka_unit_test(odd_bytes_do_not_spoil_the_json),
