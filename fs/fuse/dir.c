@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "fs/fuse/buffer.h"
-#include "fs/log.h"
 
 struct dir {
     struct handle handle;
@@ -20,6 +19,13 @@ static void destroy_dir(struct handle *handle)
     free(dir);
 }
 
+static void note_failure(struct tree *tree, const struct inode *inode, int code, struct error *err)
+{
+    if (!err->code)
+        error_set(err, code, "%s", strerrordesc_np(-code));
+    registry_note_error(tree->config.registry, inode->domain_id, "directory", err);
+}
+
 void dir_open(struct tree *tree, struct handle_table *handles, fuse_req_t req,
               const struct inode *inode, const struct fuse_file_info *fi)
 {
@@ -29,7 +35,7 @@ void dir_open(struct tree *tree, struct handle_table *handles, fuse_req_t req,
     if (r < 0) {
         free(dir);
         if (r != -ESTALE)
-            log_error("cannot list a directory: %s", err.code ? err.text : strerrordesc_np(-r));
+            note_failure(tree, inode, r, &err);
         reply_status(req, r);
         return;
     }
@@ -41,6 +47,10 @@ void dir_open(struct tree *tree, struct handle_table *handles, fuse_req_t req,
 void dir_read(fuse_req_t req, size_t len, off_t off, const struct fuse_file_info *fi)
 {
     const struct tree_listing *listing = ((const struct dir *)handle_get(fi))->listing;
+    if (listing->end < 0 && off >= 0 && (size_t)off >= listing->n) {
+        reply_status(req, listing->end);
+        return;
+    }
     char *buffer = buffer_get(len);
     if (!buffer) {
         reply_status(req, -ENOMEM);

@@ -287,10 +287,13 @@ void file_open(struct file_table *table, fuse_req_t req, struct inode *inode,
     struct tree *tree = table->tree;
     auto_domain struct domain *domain = NULL;
     struct open_request request;
-    int r = file_describe(tree, inode, &domain, &request, NULL);
+    struct error err = {0};
+    int r = file_describe(tree, inode, &domain, &request, &err);
     struct pending *pending = r < 0 ? NULL : create_pending(table, req, inode, fi);
     if (!pending) {
-        reply_status(req, r < 0 ? r : -ENOMEM);
+        r = r < 0 ? r : -ENOMEM;
+        tree_note_failure(tree, inode, inode->file, r, &err);
+        reply_status(req, r);
         return;
     }
     request.pid = fuse_req_ctx(req)->pid;
@@ -311,11 +314,12 @@ void file_read(struct file_table *table, fuse_req_t req, const struct inode *ino
                off_t off, const struct fuse_file_info *fi)
 {
     char *buffer = buffer_get(len);
+    struct error err = {0};
     if (!buffer) {
+        tree_note_failure(table->tree, inode, inode->file, -ENOMEM, &err);
         reply_status(req, -ENOMEM);
         return;
     }
-    struct error err = {0};
     struct qcow_parts parts;
     ssize_t n = reader_read_parts(get_reader(fi), (uint64_t)off, buffer, len, &parts, &err);
     if (n >= 0) {

@@ -150,6 +150,8 @@ static int list_snapshots(struct tree *tree, const struct inode *inode,
 {
     auto_catalog struct catalog *catalog = NULL;
     int r = tree_catalog(tree, inode, &catalog, err);
+    if (r == 0 && catalog_is_doubtful(catalog))
+        listing->end = -EIO; /* or a backup would delete what it has of them */
     for (size_t i = 0; r == 0 && i < catalog->n_entries; i++) {
         if (tree->config.list != TREE_LIST_QCOW2)
             r = add_view(listing, catalog, &catalog->entries[i], VIEW_RAW);

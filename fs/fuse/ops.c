@@ -67,6 +67,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     int r = tree_lookup(tree, get_inode(req, parent), name, &inode, &attr, &err);
     if (r < 0) {
         log_debug("lookup of '%s': %s", name, err.text);
+        tree_note_failure(tree, get_inode(req, parent), name, r, &err);
         reply_status(req, r);
         return;
     }
@@ -103,6 +104,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info 
     int r = attr_get(get_tree(req), get_inode(req, nodeid), &attr, &err);
     if (r < 0) {
         log_debug("getattr: %s", err.text);
+        tree_note_failure(get_tree(req), get_inode(req, nodeid), "attributes", r, &err);
         reply_status(req, r);
         return;
     }

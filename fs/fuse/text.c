@@ -96,6 +96,7 @@ void text_open(const struct text_context *context, fuse_req_t req, const struct 
     struct text *text;
     int r = make_text(context, inode, &text);
     if (r < 0) {
+        tree_note_failure(context->tree, inode, "text", r, &(struct error){.code = 0});
         reply_status(req, r);
         return;
     }

@@ -72,12 +72,25 @@ int tree_domain(struct tree *tree, const struct inode *inode, struct domain **re
     struct host *host = tree->config.host;
     struct domain *domain = host->ops->find(host, inode->domain_id);
     if (!domain)
-        return error_set(err, -ESTALE, "the domain is gone");
+        return errno == ENOENT ? error_set(err, -ESTALE, "the domain is gone")
+                               : error_set(err, -errno, "cannot look for the domain: %s",
+                                           strerrordesc_np(errno));
     /* Below snapshots/ all is as it was before an instant put something over it. */
     bool is_of_disks = inode->kind == INODE_SNAPSHOTS || inode_is_disk(inode);
     *ret_domain = is_of_disks ? registry_record(tree->config.registry, domain) : domain_ref(domain);
     domain_unref(domain);
     return 0;
+}
+
+void tree_note_failure(struct tree *tree, const struct inode *inode, const char *what, int code,
+                       const struct error *err)
+{
+    if (code != -ENOMEM && code != -EMFILE && code != -ENFILE)
+        return;
+    struct error why = *err;
+    if (!why.code)
+        error_set(&why, code, "%s", strerrordesc_np(-code));
+    registry_note_error(tree->config.registry, inode->domain_id, what, &why);
 }
 
 int tree_catalog(struct tree *tree, const struct inode *inode, struct catalog **ret_catalog,
@@ -146,9 +159,10 @@ static int find_domain(struct tree *tree, const char *file, struct domain **ret_
     if (!shown)
         return error_set(err, -ENOMEM, "out of memory");
     struct host *host = tree->config.host;
+    errno = ENOENT;
     struct domain *domain = strcmp(shown, file) == 0 ? host->ops->find_name(host, raw) : NULL;
     if (!domain)
-        return error_set(err, -ENOENT, "no such domain");
+        return error_set(err, -errno, "cannot find domain '%s': %s", raw, strerrordesc_np(errno));
     *ret_domain = domain;
     return 0;
 }
@@ -269,8 +283,11 @@ static int lookup_in_snapshots(struct tree *tree, const struct inode *parent, co
     if (r < 0)
         return r;
     const struct catalog_entry *entry = catalog_find(catalog, name);
+    int code = errno;
+    if (!entry && code == ENOENT && catalog_is_doubtful(catalog))
+        return error_set(err, -EIO, "not all snapshots can be read");
     if (!entry)
-        return error_set(err, -ENOENT, "no such snapshot");
+        return error_set(err, -code, "cannot find snapshot '%s': %s", name, strerrordesc_np(code));
     return get_disk_node(tree, catalog, entry, name, ret_inode, err);
 }
 

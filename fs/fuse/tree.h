@@ -71,6 +71,13 @@ int tree_lookup(struct tree *tree, struct inode *parent, const char *name, struc
 int tree_domain(struct tree *tree, const struct inode *inode, struct domain **ret_domain,
                 struct error *err);
 
+/*
+ * Logs that the program ran out of memory or descriptors; other faults are told by who sees them.
+ * @err may have no text. @what is the file of the node's domain that is concerned.
+ */
+void tree_note_failure(struct tree *tree, const struct inode *inode, const char *what, int code,
+                       const struct error *err);
+
 /* The catalog of that record: a reference; as tree_domain(), or -ENOMEM. */
 int tree_catalog(struct tree *tree, const struct inode *inode, struct catalog **ret_catalog,
                  struct error *err);
@@ -96,6 +103,7 @@ struct tree_entry {
 struct tree_listing {
     struct tree_entry *entries;
     size_t n, room;
+    int end; /* 0, or the negative errno that stands for the names that could not be found out */
 };
 
 /* 0; -ENOTDIR; -ESTALE; -EIO; -ENOMEM. */

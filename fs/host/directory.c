@@ -42,31 +42,35 @@ static void cleanup_dir(DIR **dir)
 }
 
 /*
+ * 0; -ENOENT if nothing of that name is served; or why that could not be found out.
+ *
  * A regular file, or a symlink to one that lies where references may lead to. Nothing on another
  * file system is looked at: the mount that this directory is served by may lie in here, or be
  * where a symlink leads, and each look at it would have to be answered by looking in here again.
  * Without openat2 (some sandboxes, valgrind) no symlink is followed at all.
  */
-static bool is_served(const struct directory_host *dh, const char *name)
+static int check_served(const struct directory_host *dh, const char *name)
 {
     struct open_how how = {.flags = O_PATH | O_CLOEXEC,
                            .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
     auto_close int fd = (int)syscall(SYS_openat2, dh->fd, name, &how, sizeof(how));
     if (fd < 0 && errno == ENOSYS)
         fd = openat(dh->fd, name, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return file_is_shortage(-errno) ? -errno : -ENOENT;
     struct stat st, link;
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
         fstatat(dh->fd, name, &link, AT_SYMLINK_NOFOLLOW) < 0)
-        return false;
+        return -ENOENT;
     if (!S_ISLNK(link.st_mode))
-        return true;
+        return 0;
     char proc[32], real[PATH_MAX];
     snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
     ssize_t len = readlink(proc, real, sizeof(real) - 1);
     if (len < 0)
-        return false;
+        return -ENOENT;
     real[len] = '\0';
-    return file_is_beneath(real, (const char *const *)dh->dirs, dh->n_dirs);
+    return file_is_beneath(real, (const char *const *)dh->dirs, dh->n_dirs) ? 0 : -ENOENT;
 }
 
 static bool is_named_qcow2(const char *name)
@@ -75,25 +79,36 @@ static bool is_named_qcow2(const char *name)
     return len > suffix_len && strcmp(name + len - suffix_len, qcow2_suffix) == 0;
 }
 
-/* A file that cannot be opened now counts as not beginning like qcow2: its open will tell. */
-static bool looks_like_qcow2(const struct directory_host *dh, const char *path)
+/*
+ * A file that cannot be opened counts as not beginning like qcow2: its open will tell. Not so one
+ * that could be opened the next moment.
+ */
+static int look_for_qcow2(const struct directory_host *dh, const char *path, bool *ret_is_qcow2)
 {
-    struct error ignored;
-    auto_close int fd = file_open_image(path, (const char *const *)dh->dirs, dh->n_dirs, &ignored);
-    return fd >= 0 && qcow_has_magic(fd);
+    struct error why = {0};
+    auto_close int fd = file_open_image(path, (const char *const *)dh->dirs, dh->n_dirs, &why);
+    if (fd < 0 && file_is_shortage(fd))
+        return fd;
+    *ret_is_qcow2 = fd >= 0 && qcow_has_magic(fd);
+    return 0;
 }
 
-static void declare_format(const struct directory_host *dh, const char *name, struct disk *disk)
+static int declare_format(const struct directory_host *dh, const char *name, struct disk *disk)
 {
     struct disk_layer *layer = &disk->layers[0];
+    bool is_named = is_named_qcow2(name), is_qcow2 = false;
+    int r = is_named ? 0 : look_for_qcow2(dh, layer->path, &is_qcow2);
+    if (r < 0)
+        return r;
     layer->format = QCOW_FORMAT_RAW;
-    if (is_named_qcow2(name)) {
+    if (is_named) {
         layer->format = QCOW_FORMAT_QCOW2;
-    } else if (looks_like_qcow2(dh, layer->path)) {
+    } else if (is_qcow2) {
         if (dh->format == DIRECTORY_FORMAT_QCOW2)
             layer->format = QCOW_FORMAT_QCOW2;
         disk->is_format_disputed = dh->format == DIRECTORY_FORMAT_NONE;
     }
+    return 0;
 }
 
 /* Takes @path. */
@@ -113,11 +128,10 @@ static int fill_record(const struct directory_host *dh, struct domain *domain, c
         return -ENOMEM;
     disk->n_layers = 1;
     disk->layers[0].path = take_ptr(owned);
-    declare_format(dh, domain->name, disk);
-    return 0;
+    return declare_format(dh, domain->name, disk);
 }
 
-/* 0 and the record, -ENOENT if the name is not one of a file that is served, -ENOMEM. */
+/* 0 and the record, -ENOENT if the name is not one of a file that is served, -ENOMEM, -EMFILE. */
 static int read_record(const struct directory_host *dh, const char *name,
                        struct domain **ret_domain)
 {
@@ -127,8 +141,9 @@ static int read_record(const struct directory_host *dh, const char *name,
         path = NULL;
         return -ENOMEM;
     }
-    if (!is_served(dh, name))
-        return -ENOENT;
+    int r = check_served(dh, name);
+    if (r < 0)
+        return r;
     if (asprintf(&id, "%s%s", id_prefix, name) < 0) {
         id = NULL;
         return -ENOMEM;
@@ -136,7 +151,7 @@ static int read_record(const struct directory_host *dh, const char *name,
     struct domain *domain = domain_create(id, name);
     if (!domain)
         return -ENOMEM;
-    int r = fill_record(dh, domain, take_ptr(path));
+    r = fill_record(dh, domain, take_ptr(path));
     if (r < 0) {
         domain_unref(domain);
         return r;
@@ -183,8 +198,8 @@ static int open_listing(const struct directory_host *dh, DIR **ret_dir, struct e
     auto_close int fd = openat(dh->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir)
-        return error_set(err, -EIO, "cannot read directory '%s': %s", dh->dirs[0],
-                         strerrordesc_np(errno));
+        return error_set(err, file_is_shortage(-errno) ? -errno : -EIO,
+                         "cannot read directory '%s': %s", dh->dirs[0], strerrordesc_np(errno));
     (void)take_fd(fd);
     *ret_dir = dir;
     return 0;
@@ -215,8 +230,9 @@ static int directory_list(struct host *host, struct domain ***ret_domains, size_
         r = read_record(dh, entry->d_name, &domain);
         if (r == 0)
             r = append_record(&list, domain);
-        if (r == -ENOMEM)
-            return error_set(err, r, "out of memory");
+        if (r < 0 && r != -ENOENT) /* a list that lacks one would say that it is gone */
+            return error_set(err, r, "cannot look at '%s/%s': %s", dh->dirs[0], entry->d_name,
+                             strerrordesc_np(-r));
     }
     if (list.n)
         qsort(list.domains, list.n, sizeof(*list.domains), compare_names);
@@ -228,16 +244,16 @@ static int directory_list(struct host *host, struct domain ***ret_domains, size_
 
 static struct domain *directory_find_name(struct host *host, const char *name)
 {
-    if (!*name || strchr(name, '/'))
-        return NULL;
-    struct domain *domain;
-    return read_record(from_host(host), name, &domain) < 0 ? NULL : domain;
+    struct domain *domain = NULL;
+    int r = *name && !strchr(name, '/') ? read_record(from_host(host), name, &domain) : -ENOENT;
+    errno = -r;
+    return domain;
 }
 
 static struct domain *directory_find(struct host *host, const char *id)
 {
     size_t len = strlen(id_prefix);
-    return strncmp(id, id_prefix, len) ? NULL : directory_find_name(host, id + len);
+    return directory_find_name(host, strncmp(id, id_prefix, len) ? "" : id + len);
 }
 
 /*

@@ -13,6 +13,11 @@
 
 enum { PROC_PATH_MAX = 32 }; /* "/proc/self/fd/" and a number */
 
+bool file_is_shortage(int code)
+{
+    return code == -EMFILE || code == -ENFILE || code == -ENOMEM;
+}
+
 bool file_is_beneath(const char *real, const char *const *dirs, size_t n_dirs)
 {
     for (size_t i = 0; i < n_dirs; i++) {
@@ -91,6 +96,12 @@ static int check_place(const char *path, const char *proc, const struct stat *st
                      real);
 }
 
+static int set_open_error(const char *path, struct error *err)
+{
+    return error_set(err, file_is_shortage(-errno) ? -errno : -EIO, "cannot open '%s': %s", path,
+                     strerrordesc_np(errno));
+}
+
 int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err)
 {
     int r = check_tree(path, path, err); /* by the name alone: nothing is asked of the mount */
@@ -99,7 +110,7 @@ int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, st
     auto_close int place = open(path, O_PATH | O_CLOEXEC);
     struct stat st;
     if (place < 0 || fstat(place, &st) < 0)
-        return error_set(err, -EIO, "cannot open '%s': %s", path, strerrordesc_np(errno));
+        return set_open_error(path, err);
     r = check_type(path, &st, err);
     if (r < 0)
         return r;
@@ -112,10 +123,10 @@ int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, st
     }
     auto_close int fd = open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return error_set(err, -EIO, "cannot open '%s': %s", path, strerrordesc_np(errno));
+        return set_open_error(path, err);
     /* O_NONBLOCK was for the open (leases, drives without a medium) only; splice() heeds it too */
     if (fcntl(fd, F_SETFL, 0) < 0)
-        return error_set(err, -EIO, "cannot open '%s': %s", path, strerrordesc_np(errno));
+        return set_open_error(path, err);
     return take_fd(fd);
 }
 

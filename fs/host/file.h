@@ -14,13 +14,19 @@
 #include "qcow/base/error.h"
 
 /*
+ * True of -EMFILE, -ENFILE and -ENOMEM: the program ran out of something, which says nothing about
+ * any file. Pure.
+ */
+bool file_is_shortage(int code);
+
+/*
  * Opens @path read-only and close-on-exec if it is a regular file or a block device.
  *
  * @dirs    real paths (no symlinks) one of which must hold the opened file, or NULL for anywhere
  *
  * The descriptor; -EPERM outside the directories; -EIO if it cannot be opened (the text has the
  * reason: a missing image is a fault of the host, not a missing name); -EOPNOTSUPP for another
- * type of file.
+ * type of file; what file_is_shortage() is true of.
  */
 int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err);
 

@@ -32,7 +32,10 @@ struct host_ops {
      * name. From memory or a local directory; never waits for libvirt. 0 or negative errno.
      */
     int (*list)(struct host *host, struct domain ***ret_domains, size_t *ret_n, struct error *err);
-    /* The record by id or by name: a reference, or NULL if there is none. Never waits. */
+    /*
+     * The record by id or by name: a reference, or NULL. Then errno is ENOENT if there is none;
+     * anything else (EMFILE, ENOMEM) says that it could not be found out. Never waits.
+     */
     struct domain *(*find)(struct host *host, const char *id);
     struct domain *(*find_name)(struct host *host, const char *name);
     /*

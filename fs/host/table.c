@@ -137,6 +137,7 @@ struct domain *table_find(struct table *table, const char *id)
     size_t at = find_place_locked(table, id, &is_found);
     struct domain *domain = is_found ? domain_ref(table->entries[at].domain) : NULL;
     mutex_unlock(&table->lock);
+    errno = ENOENT; /* in case */
     return domain;
 }
 
@@ -148,6 +149,7 @@ struct domain *table_find_name(struct table *table, const char *name)
         if (strcmp(table->entries[i].domain->name, name) == 0)
             domain = domain_ref(table->entries[i].domain);
     mutex_unlock(&table->lock);
+    errno = ENOENT; /* in case */
     return domain;
 }
 

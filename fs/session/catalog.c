@@ -24,6 +24,8 @@
 enum { REST_FACTOR = 20 };
 #define REST_FREE_NS ((int64_t)2 * 1000000)
 #define REST_MAX_NS ((int64_t)10 * 1000000000)
+/* A disk that fails may take seconds to say so, and each name that is looked up would ask it. */
+#define DOUBTFUL_REST_NS ((int64_t)1000000000)
 
 static int64_t thread_cpu_ns(void)
 {
@@ -290,6 +292,9 @@ static int add_disk(struct host *host, struct catalog *catalog, size_t disk_idx,
     const struct disk *disk = &catalog->domain->disks[disk_idx];
     struct inspection found = {0};
     int failed = inspect_disk(disk, &found, failure);
+    if (file_is_shortage(failed))
+        return failed; /* a list without its snapshots would say that they are gone */
+    catalog->origin->is_doubtful = catalog->origin->is_doubtful || failed == -EIO;
     hide_own_snapshots(&found.info);
     int r = add_now(catalog, disk_idx, &found, failed, failure->text);
     if (r == 0 && failed == 0 && !disk->unsupported)
@@ -364,7 +369,10 @@ static int fill(struct host *host, struct catalog *catalog, struct error *failur
     if (r < 0)
         return r;
     origin->n_bytes = count_bytes(catalog);
-    origin->rested_ns = monotonic_ns() + rest_of(thread_cpu_ns() - begin_ns);
+    int64_t rest_ns = rest_of(thread_cpu_ns() - begin_ns);
+    if (origin->is_doubtful && rest_ns < DOUBTFUL_REST_NS)
+        rest_ns = DOUBTFUL_REST_NS;
+    origin->rested_ns = monotonic_ns() + rest_ns;
     return 0;
 }
 
@@ -376,12 +384,18 @@ int catalog_build(struct host *host, struct domain *domain, struct error *failur
         return error_set(err, -ENOMEM, "out of memory");
     catalog->refs = 1;
     catalog->domain = domain_ref(domain);
-    if (fill(host, catalog, failures) < 0) {
+    int r = fill(host, catalog, failures);
+    if (r < 0) {
         catalog_unref(catalog);
-        return error_set(err, -ENOMEM, "out of memory");
+        return error_set(err, r, "cannot look at the disks: %s", strerrordesc_np(-r));
     }
     *ret_catalog = catalog;
     return 0;
+}
+
+bool catalog_is_doubtful(const struct catalog *catalog)
+{
+    return catalog->origin->is_doubtful;
 }
 
 struct catalog *catalog_ref(struct catalog *catalog)

@@ -57,11 +57,17 @@ struct catalog {
 int catalog_get(struct host *host, struct domain *domain, struct catalog **ret_catalog,
                 struct error *err);
 struct catalog *catalog_ref(struct catalog *catalog);
+/*
+ * True if names may be missing, since a disk could not be read just now: what is not found is not
+ * for that reason gone.
+ */
+bool catalog_is_doubtful(const struct catalog *catalog);
+
 void catalog_unref(struct catalog *catalog);
 
 /*
- * The entry that a file name ("now.raw", "now.vdb.raw", "s1.qcow2") stands for, or NULL;
- * name_view() tells which view of it.
+ * The entry that a file name ("now.raw", "now.vdb.raw", "s1.qcow2") stands for; name_view() tells
+ * which view of it. NULL: errno is ENOENT if there is none, else ENOMEM.
  */
 const struct catalog_entry *catalog_find(const struct catalog *catalog, const char *file);
 

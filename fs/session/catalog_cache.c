@@ -195,6 +195,8 @@ static bool is_current(const struct catalog *catalog, const struct domain *domai
     if (!is_same_record(catalog->domain, domain))
         return false;
     bool is_resting = monotonic_ns() < catalog->origin->rested_ns;
+    if (catalog->origin->is_doubtful && !is_resting)
+        return false; /* files that fail to be read do not change when that passes */
     for (size_t i = 0; i < domain->n_disks; i++) {
         const struct disk *disk = &domain->disks[i];
         if (disk->n_layers > 0 &&

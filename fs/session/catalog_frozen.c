@@ -111,6 +111,7 @@ int catalog_find_frozen(struct host *host, const struct domain *domain, size_t d
     ret_list->entries = calloc(n, sizeof(*ret_list->entries));
     struct chain chain = {0};
     int r = ret_list->entries ? chain_read(host, disk, &chain) : -ENOMEM;
+    origin->is_doubtful = origin->is_doubtful || chain.is_cut;
     if (r == 0)
         r = note_below(origin, &chain);
     for (size_t i = 0; i < domain->n_snapshots && r == 0; i++)

@@ -27,11 +27,12 @@ struct catalog_origin {
     size_t n_below;
     struct stat *tops;        /* one a disk: the top layer's file; st_mode 0 if not opened */
     uint64_t *failure_hashes; /* one a disk: of the reason why it failed; 0 if it did not */
+    bool is_doubtful;         /* something could not be read, which may pass: looked at again soon */
 };
 
 /*
  * Looks at all disks. @failures has one place for each disk of @domain, zeroed; a disk that
- * cannot be inspected has its reason there. 0 or -ENOMEM.
+ * cannot be inspected has its reason there. 0 or what file_is_shortage() is true of.
  */
 int catalog_build(struct host *host, struct domain *domain, struct error *failures,
                   struct catalog **ret_catalog, struct error *err);

@@ -54,7 +54,9 @@ const struct catalog_entry *catalog_find(const struct catalog *catalog, const ch
     auto_free const char **targets = catalog_list_targets(catalog->domain);
     auto_free char *name = NULL;
     int target = -1;
-    if (!targets || name_parse(file, targets, catalog->domain->n_disks, &name, &target) < 0)
+    int r = targets ? name_parse(file, targets, catalog->domain->n_disks, &name, &target) : -ENOMEM;
+    errno = r < 0 ? -r : ENOENT;
+    if (r < 0)
         return NULL;
     struct catalog_entry wanted = {.name = name, .disk_idx = target < 0 ? 0 : (size_t)target};
     const struct catalog_entry *key = &wanted;

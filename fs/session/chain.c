@@ -124,10 +124,11 @@ int chain_read(struct host *host, const struct disk *disk, struct chain *ret_cha
     struct error err = {0};
     *ret_chain = (struct chain){0};
     int r = disk->n_layers > 0 ? follow(&ctx, ret_chain, &err) : 0;
-    if (r == -ENOMEM) {
+    if (file_is_shortage(r)) {
         chain_fini(ret_chain);
         return r;
     }
+    ret_chain->is_cut = r == -EIO;
     if (r < 0)
         log_debug("disk '%s': its chain cannot be followed: %s", disk->target, err.text);
     return 0;

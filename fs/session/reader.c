@@ -92,7 +92,8 @@ static int find_frozen(struct registry *registry, const struct open_request *req
         snapshot_find_frozen(&request->snapshot->external, request->domain, request->disk->target);
     int r = chain_read(registry->config.host, request->disk, ret_chain);
     if (r < 0)
-        return error_set(err, r, "out of memory");
+        return error_set(err, r, "cannot follow the chain of disk '%s': %s", request->disk->target,
+                         strerrordesc_np(-r));
     *ret_depth = frozen ? chain_find_frozen(ret_chain, frozen) : 0;
     if (*ret_depth > 0)
         return 0;

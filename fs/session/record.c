@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which record of a domain counts: the host's of this moment, or the one that an instant noted. */
 #include <errno.h>
+#include <string.h>
 
 #include "fs/session/registry_internal.h"
 
@@ -15,7 +16,9 @@ int record_find(struct host *host, const char *id, struct domain **ret_domain, s
         domain = host->ops->find(host, id);
     }
     if (!domain)
-        return error_set(err, -ESTALE, "the domain is gone");
+        return errno == ENOENT ? error_set(err, -ESTALE, "the domain is gone")
+                               : error_set(err, -errno, "cannot look for the domain: %s",
+                                           strerrordesc_np(errno));
     *ret_domain = domain;
     return 0;
 }

@@ -140,6 +140,7 @@ struct domain *fake_get(struct fake_host *fake, const char *key, bool is_id)
     size_t i = find_locked(fake, key, is_id);
     struct domain *domain = i < FAKE_DOMAINS_MAX ? domain_ref(fake->domains[i]) : NULL;
     mutex_unlock(&fake->lock);
+    errno = ENOENT; /* in case */
     return domain;
 }
 

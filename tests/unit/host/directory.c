@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -210,6 +212,60 @@ static void refuses_what_is_no_directory(void **state)
     assert_int_equal(directory_open(&config, &host, &err), -ENOTDIR);
 }
 
+/* The host's answers with room for @n_more descriptors beyond those that are open. */
+static void check_with_descriptors(struct host *host, int n_more, struct domain *known)
+{
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int next = dup(0);
+    assert_true(next >= 0);
+    close(next);
+    struct rlimit few = {.rlim_cur = (rlim_t)(next + n_more), .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    struct domain **domains = NULL;
+    size_t n = 0;
+    struct error err = {0};
+    int listed = host->ops->list(host, &domains, &n, &err);
+    struct domain *found = host->ops->find_name(host, "b.img");
+    int why = errno;
+    struct domain *again = host->ops->find(host, known->id);
+    int why_again = errno;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    print_message("%d descriptors: list %d, find_name %s\n", n_more, listed, found ? "yes" : "no");
+    if (listed == 0) /* then it lacks none */
+        assert_int_equal(n, 2);
+    else
+        assert_int_equal(listed, -EMFILE);
+    if (!found)
+        assert_int_equal(why, EMFILE);
+    else /* then it is judged by its content */
+        assert_true(found->disks[0].is_format_disputed);
+    if (!again)
+        assert_int_equal(why_again, EMFILE);
+    if (n_more == 0)
+        assert_true(listed < 0 && !found && !again);
+    host_list_free(domains, n);
+    domain_unref(found);
+    domain_unref(again);
+}
+
+static void without_descriptors_nothing_is_said_to_be_gone(void **state)
+{
+    const struct scratch *s = *state;
+    struct host *host = open_host(s, DIRECTORY_FORMAT_NONE);
+    scratch_write(s, "in/a.qcow2", "");
+    scratch_write(s, "in/b.img", magic);
+    struct domain *known = host->ops->find_name(host, "a.qcow2");
+    assert_non_null(known);
+    for (int n_more = 0; n_more < 5; n_more++)
+        check_with_descriptors(host, n_more, known);
+    errno = 0;
+    assert_null(host->ops->find_name(host, "none"));
+    assert_int_equal(errno, ENOENT);
+    domain_unref(known);
+    host->ops->close(host);
+}
+
 #define WITH_SCRATCH(test) cmocka_unit_test_setup_teardown(test, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -223,6 +279,7 @@ int main(void)
         WITH_SCRATCH(follows_references_within_the_allowed_directories),
         WITH_SCRATCH(a_reference_needs_a_recorded_format),
         WITH_SCRATCH(refuses_what_is_no_directory),
+        WITH_SCRATCH(without_descriptors_nothing_is_said_to_be_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
