@@ -30,6 +30,8 @@ enum {
     WAKE_INTERVAL_NS = 20 * 1000 * 1000,
     LOG_LINE_MAX = 1024,
 };
+/* Between two lines about being short of memory. */
+#define QUIET_NS ((int64_t)10 * 1000000000)
 
 struct mount {
     /* Immutable: */
@@ -197,15 +199,40 @@ static int run_loop(struct mount *mount)
     return r;
 }
 
+/* -1 is libfuse's own, for a first thread that could not be started. */
+static bool is_shortage(int r)
+{
+    return r == -ENOMEM || r == -1;
+}
+
+/*
+ * libfuse ends its loop when one of its threads gets no memory for a buffer. What programs ask
+ * waits in the kernel meanwhile, so there is no reason to take the mount away from them.
+ */
+static int serve_locked(struct mount *mount) REQUIRES(&mount->lock)
+{
+    int r = 0;
+    int64_t quiet_until_ns = 0;
+    while (!mount->is_stopping) {
+        mutex_unlock(&mount->lock);
+        r = run_loop(mount);
+        mutex_lock(&mount->lock);
+        if (mount->is_stopping || !is_shortage(r))
+            break;
+        if (monotonic_ns() >= quiet_until_ns)
+            log_error("no memory or threads to serve '%s' with: tried again at once", mount->path);
+        quiet_until_ns = monotonic_ns() + QUIET_NS;
+        cond_wait_until(&mount->changed, &mount->lock, monotonic_ns() + WAKE_INTERVAL_NS);
+    }
+    return mount->is_stopping && is_shortage(r) ? 0 : r;
+}
+
 int mount_serve(struct mount *mount, struct error *err)
 {
     catch_wake_signal();
     mutex_lock(&mount->lock);
-    bool is_wanted = !mount->is_stopping;
-    mount->is_serving = is_wanted;
-    mutex_unlock(&mount->lock);
-    int r = is_wanted ? run_loop(mount) : 0;
-    mutex_lock(&mount->lock);
+    mount->is_serving = !mount->is_stopping;
+    int r = serve_locked(mount);
     mount->is_serving = false;
     cond_wake_all(&mount->changed);
     mutex_unlock(&mount->lock);
