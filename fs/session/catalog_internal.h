@@ -27,7 +27,7 @@ struct catalog_origin {
     size_t n_below;
     struct stat *tops;        /* one a disk: the top layer's file; st_mode 0 if not opened */
     uint64_t *failure_hashes; /* one a disk: of the reason why it failed; 0 if it did not */
-    bool is_doubtful;         /* something could not be read, which may pass: looked at again soon */
+    bool is_doubtful; /* something could not be read, which may pass: looked at again soon */
 };
 
 /*

@@ -26,7 +26,8 @@ struct chain {
 /*
  * Follows the chain of @disk as far as it can be followed, and as far as each image names the
  * same file as its backing file that the record names: where these differ, a commit may be on its
- * way, and nobody can tell which file holds what. 0 or what file_is_shortage() is true of; chain_fini() releases @ret_chain.
+ * way, and nobody can tell which file holds what. 0 or what file_is_shortage() is true of;
+ * chain_fini() releases @ret_chain.
  */
 int chain_read(struct host *host, const struct disk *disk, struct chain *ret_chain);
 void chain_fini(struct chain *chain);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/session/journal_internal.h"
+#include "fs/session/json_print.h"
 #include "fs/state.h"
 #include "qcow/base/cleanup.h"
 
@@ -129,7 +130,7 @@ int journal_encode(const struct change *change, const char *source, char **ret_t
         return r;
     }
     json_t *body = make_body(change, source);
-    auto_free char *dump = body ? json_dumps(body, JSON_INDENT(1)) : NULL;
+    auto_free char *dump = body ? json_print(body, JSON_INDENT(1)) : NULL;
     json_decref(body);
     if (!dump)
         return error_set(err, -ENOMEM, "out of memory");

@@ -11,6 +11,7 @@
 
 #include "fs/log.h"
 #include "fs/session/catalog.h"
+#include "fs/session/json_print.h"
 #include "fs/state.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
@@ -192,7 +193,7 @@ static char *begin_save_locked(struct stamps *stamps, bool is_last) REQUIRES(sta
     stamps->saved_ns = now;
     json_t *root = json_pack("{sisssO}", "version", FILE_VERSION, "source", stamps->source,
                              "stamps", stamps->entries);
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *text = root ? json_print(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (text) {
         stamps->is_saving = true;

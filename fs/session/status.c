@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fs/session/catalog.h"
+#include "fs/session/json_print.h"
 #include "fs/session/registry_internal.h"
 #include "fs/session/space.h"
 #include "fs/session/unclaimed.h"
@@ -274,7 +275,7 @@ char *registry_status(struct registry *registry, struct domain *domain,
         add_unclaimed(registry, domain, root);
     add_overlay_bytes(root, &files);
     json_object_set_new(root, "uploads", describe_uploads(uploads, n));
-    auto_free char *text = json_dumps(root, JSON_INDENT(2));
+    auto_free char *text = json_print(root, JSON_INDENT(2));
     json_decref(root);
     char *line = NULL;
     return text && asprintf(&line, "%s\n", text) >= 0 ? line : NULL;
