@@ -237,8 +237,8 @@ static int start_flattening(struct pending *pending, struct reader *reader, stru
         return error_set(err, -ENOMEM, "out of memory");
     *flattening = (struct flattening){.pending = pending, .reader = reader};
     int r = thread_start_detached(flatten_and_answer, flattening);
-    if (r < 0)
-        return error_set(err, r, "cannot start a thread: %s", strerrordesc_np(-r));
+    if (r < 0) /* -EAGAIN would be told as EBUSY */
+        return error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(-r));
     flattening = NULL; /* the thread's */
     return 0;
 }
