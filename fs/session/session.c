@@ -7,6 +7,7 @@
 
 #include "fs/log.h"
 #include "fs/session/catalog.h"
+#include "fs/session/patience.h"
 #include "fs/session/registry_internal.h"
 #include "qcow/base/cleanup.h"
 
@@ -202,11 +203,13 @@ static int prepare_disks(struct host *host, struct domain *domain, struct sessio
     return 0;
 }
 
-/* Nobody waits any more, or nobody may. */
+/* Nobody waits any more, or nobody may. Who asks is alive. */
 static bool is_unwanted(void *ctx)
 {
     struct session *session = ctx;
     registry_lock(session->registry);
+    if (session->patience)
+        patience_renew_locked(session->patience);
     bool is_over = session->registry->is_shut || TAILQ_EMPTY(&session->slot->waiters);
     registry_unlock(session->registry);
     return is_over;
@@ -333,7 +336,10 @@ void session_take(struct session *session)
 {
     struct session_disk *disks = NULL;
     struct error err = {0};
+    struct patience patience;
+    patience_begin(&patience, session);
     int r = take(session, &disks, &err);
+    patience_end(&patience);
     err.code = r;
     struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
     registry_lock(session->registry);

@@ -12,6 +12,7 @@
 #include "fs/session/registry.h"
 #include "qcow/base/thread.h"
 
+struct patience;
 struct slot;
 struct waiter_list;
 /*
@@ -90,7 +91,8 @@ struct session {
     struct error end;    /* why it ended early; code 0 if not */
     struct error broken; /* DEFERRED, BROKEN: what the release said last */
     struct cond wake;
-    unsigned refs; /* the thread and each reader, also those of an ended instant */
+    struct patience *patience; /* while TAKING, else NULL */
+    unsigned refs;             /* the thread and each reader, also those of an ended instant */
 };
 
 const char *session_state_name(enum session_state state);

@@ -30,6 +30,29 @@ static void a_failed_take_tells_all_and_keeps_the_serial(void **state)
     fixture_close(&f);
 }
 
+static void who_waits_for_a_hypervisor_that_hangs_is_told(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct registry_config config = patient;
+    config.timeout_ms = 20;
+    config.quiesce = QUIESCE_NEVER;
+    config.linger_s = 0;
+    fixture_open(&f, &config);
+    fake_host_hold(f.fake, FAKE_TAKE);
+    for (int i = 0; i < 2; i++) {
+        struct error err;
+        assert_int_equal(open_fails(&f, "live", "vda", &err), -ETIMEDOUT);
+        assert_non_null(strstr(err.text, "has not answered"));
+    }
+    /* It goes on: what was begun comes to its end, and is undone. */
+    assert_int_equal(fake_host_count(f.fake, FAKE_MERGE), 0);
+    fake_host_let_go(f.fake, FAKE_TAKE);
+    fake_host_await_ended(f.fake, FAKE_MERGE, 1);
+    reader_close(open_disk(&f, "live", "vda"));
+    fixture_close(&f);
+}
+
 static void images_that_cannot_be_opened_undo_the_overlay(void **state)
 {
     (void)state;
@@ -283,6 +306,7 @@ int main(void)
     log_init(LOG_LEVEL_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_take_tells_all_and_keeps_the_serial),
+        cmocka_unit_test(who_waits_for_a_hypervisor_that_hangs_is_told),
         cmocka_unit_test(images_that_cannot_be_opened_undo_the_overlay),
         cmocka_unit_test(a_failed_release_is_kept_for_a_person),
         cmocka_unit_test(an_overlay_that_cannot_be_undone_after_a_failed_take_is_kept_too),
