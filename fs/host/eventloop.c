@@ -5,7 +5,6 @@
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <libxml/parser.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,12 +62,7 @@ int eventloop_init_library(struct error *err)
 
 int eventloop_spawn(pthread_t *ret_thread, void *(*run)(void *), void *arg)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = -pthread_create(ret_thread, NULL, run, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return r;
+    return thread_start(run, arg, ret_thread);
 }
 
 static void wake(int timer, void *ctx)

@@ -147,3 +147,14 @@ int qemu_img_compare(const struct change_disk *disk, struct error *err)
     return error_set(err, judge_failure(output), "qemu-img cannot compare '%s' with '%s': %s",
                      disk->file, disk->base, output);
 }
+
+int qemu_img_delete_snapshot(const char *path, const char *name, struct error *err)
+{
+    const char *const args[] = {"qemu-img", "snapshot", "-q", "-d", name, path, NULL};
+    char output[OUTPUT_MAX] = "";
+    int r = run(args, output, err);
+    if (r <= 0)
+        return r;
+    return error_set(err, judge_failure(output), "qemu-img cannot delete snapshot '%s' of '%s': %s",
+                     name, path, output);
+}

@@ -20,3 +20,9 @@ int qemu_img_commit(const struct change_disk *disk, struct error *err);
 
 /* 0 if overlay and base show the same bytes, 1 if they differ; else as above. */
 int qemu_img_compare(const struct change_disk *disk, struct error *err);
+
+/*
+ * Deletes the internal snapshot @name of the image at @path, which no QEMU has open.
+ * 0; -EBUSY, -ENOSPC, -EIO, -EOPNOTSUPP as above.
+ */
+int qemu_img_delete_snapshot(const char *path, const char *name, struct error *err);

@@ -11,6 +11,7 @@
 #include "fs/host/fault.h"
 #include "fs/host/file.h"
 #include "fs/host/power.h"
+#include "fs/host/qemu_img.h"
 #include "fs/host/snapshot_xml.h"
 #include "qcow/base/cleanup.h"
 
@@ -191,17 +192,24 @@ static int find_holder(const struct change *change, const char **ret_path, struc
 }
 
 /*
- * libvirt died after it had made the snapshot in an image and before it noted that: it is told of
- * it, so that it can delete it. (Deleting passes by images that have none.)
+ * Tells libvirt of the snapshot as one of those disks that the domain has now: for one that died
+ * after it had made the snapshot in an image and before it noted that, so that it can delete it.
+ * (Deleting passes by images that have none.)
  */
-static int make_known(const struct live *live, const struct change *change,
+static int make_known(const struct live *live, const struct view *view, const struct change *change,
                       virDomainSnapshotPtr *ret_snapshot, struct error *err)
 {
     auto_free char *xml = NULL;
-    auto_view struct view view = {0};
-    int r = view_read(live, VIR_DOMAIN_XML_INACTIVE, &view, err);
-    if (r == 0)
-        r = snapshot_xml_build(change, view.xml, &xml, err);
+    auto_free struct change_disk *disks = calloc(change->n_disks + 1, sizeof(*disks));
+    if (!disks)
+        return error_set(err, -ENOMEM, "out of memory");
+    struct change present = *change; /* borrows all but the list */
+    present.disks = disks;
+    present.n_disks = 0;
+    for (size_t i = 0; i < change->n_disks; i++)
+        if (view_find_disk(view, change->disks[i].target))
+            disks[present.n_disks++] = change->disks[i];
+    int r = snapshot_xml_build(&present, view->xml, &xml, err);
     if (r < 0)
         return r;
     *ret_snapshot = virDomainSnapshotCreateXML(live->dom, xml, VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE);
@@ -209,6 +217,50 @@ static int make_known(const struct live *live, const struct change *change,
         return 0;
     return fault_set(err, "cannot tell libvirt of snapshot '%s' of domain '%s'", change->mark,
                      live->name);
+}
+
+static bool has_all_disks(const struct view *view, const struct change *change)
+{
+    for (size_t i = 0; i < change->n_disks; i++)
+        if (!view_find_disk(view, change->disks[i].target))
+            return false;
+    return true;
+}
+
+/*
+ * The snapshot as libvirt can delete it. libvirtd 9.0 dies (a null pointer) when it is told to
+ * delete one of a disk that was detached meanwhile; it is made to forget of that.
+ */
+static int make_deletable(const struct live *live, const struct change *change,
+                          virDomainSnapshotPtr *snapshot, struct error *err)
+{
+    auto_view struct view view = {0};
+    int r = view_read(live, 0, &view, err);
+    if (r < 0 || (*snapshot && has_all_disks(&view, change)))
+        return r;
+    if (*snapshot &&
+        virDomainSnapshotDelete(*snapshot, VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY) < 0)
+        return fault_set(err, "cannot delete the record of snapshot '%s' of domain '%s'",
+                         change->mark, live->name);
+    cleanup_snapshot(snapshot);
+    *snapshot = NULL;
+    return make_known(live, &view, change, snapshot, err);
+}
+
+/* From the images of disks that the domain has no more: they rest, or somebody else has them. */
+static int delete_detached(const struct live *live, const struct change *change, struct error *err)
+{
+    auto_view struct view view = {0};
+    int r = view_read(live, 0, &view, err);
+    for (size_t i = 0; i < change->n_disks && r >= 0; i++) {
+        const char *path = change->disks[i].base;
+        if (view_find_disk(&view, change->disks[i].target) || view_names_file(&view, path))
+            continue;
+        r = has_snapshot(path, change->mark, err);
+        if (r > 0)
+            r = qemu_img_delete_snapshot(path, change->mark, err);
+    }
+    return r < 0 ? r : 0;
 }
 
 static int delete_known(const struct live *live, const struct change *change,
@@ -256,13 +308,15 @@ static int remove_once(struct live *live, const struct change *change, struct er
     r = look_up(live, change->mark, &snapshot, err);
     if (r == 0) {
         r = find_holder(change, &path, err);
-        if (r > 0)
-            r = make_known(live, change, &snapshot, err);
-        if (r < 0 || !snapshot)
+        if (r <= 0)
             return r;
     }
+    if (r > 0)
+        r = make_deletable(live, change, &snapshot, err);
     if (r >= 0)
         r = delete_known(live, change, snapshot, err);
+    if (r == 0)
+        r = delete_detached(live, change, err);
     if (r == 0)
         r = find_holder(change, &path, err);
     if (r > 0)

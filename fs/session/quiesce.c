@@ -2,7 +2,6 @@
 #include "fs/session/quiesce.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -195,13 +194,9 @@ static void *guard_main(void *arg)
 
 static int start_guard(struct quiesce *quiesce, struct error *err)
 {
-    sigset_t all, before; /* signals are for the main thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = pthread_create(&quiesce->guard, NULL, guard_main, quiesce);
+    int r = thread_start(guard_main, quiesce, &quiesce->guard);
     quiesce->has_guard = r == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return r != 0 ? error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(r)) : 0;
+    return r < 0 ? error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(-r)) : 0;
 }
 
 /* ---- the caller ---- */
