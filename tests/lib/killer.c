@@ -9,6 +9,9 @@
  *   KILL_WHEN=WHEN    "before" it, "after" it, or "during" it: KILL_DELAY_US after it began,
  *                     whatever is going on then
  *   KILL_ALSO=FILES   files with process ids, parted by ':', that are killed just before
+ *   KILL_ORDER=FILE   for another test: "NAME WHEN SIGNAL FILE", which may come at any time. At the
+ *                     next step of that name the file of the order is deleted, and the process
+ *                     whose id stands in FILE gets the signal; this one goes on.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -26,12 +29,12 @@
 
 enum { NOT_A_STEP = 0 };
 
-static void kill_named(const char *path)
+static void signal_named(const char *path, int signal)
 {
     FILE *file = fopen(path, "re");
     int pid;
     if (file && fscanf(file, "%d", &pid) == 1 && pid > 1)
-        kill(pid, SIGKILL);
+        kill(pid, signal);
     if (file)
         fclose(file);
 }
@@ -42,19 +45,66 @@ static void die(void)
     char *paths = also ? strdup(also) : NULL;
     char *rest = paths;
     for (char *path = strsep(&rest, ":"); path; path = strsep(&rest, ":"))
-        kill_named(path);
+        signal_named(path, SIGKILL);
     kill(getpid(), SIGKILL);
     for (;;)
         pause();
 }
 
+static void sleep_a_while(void)
+{
+    const char *delay = getenv("KILL_DELAY_US");
+    usleep(delay ? (useconds_t)atoi(delay) : 0);
+}
+
 static void *die_later(void *arg)
 {
     (void)arg;
-    const char *delay = getenv("KILL_DELAY_US");
-    nanosleep(&(struct timespec){.tv_nsec = delay ? atoi(delay) * 1000L : 0}, NULL);
+    sleep_a_while();
     die();
     return NULL;
+}
+
+struct order {
+    char name[64], when[16], pid_file[256];
+    int signal;
+};
+
+static void *obey_later(void *arg)
+{
+    struct order *order = arg;
+    sleep_a_while();
+    signal_named(order->pid_file, order->signal);
+    free(order);
+    return NULL;
+}
+
+/* Whoever deletes the order carries it out. */
+static void obey(const char *name, const char *when)
+{
+    const char *path = getenv("KILL_ORDER");
+    FILE *file = path ? fopen(path, "re") : NULL;
+    if (!file)
+        return;
+    struct order order;
+    int n =
+        fscanf(file, "%63s %15s %d %255s", order.name, order.when, &order.signal, order.pid_file);
+    fclose(file);
+    if (n != 4 || strcmp(order.name, name) != 0 || strcmp(order.when, when) != 0 ||
+        remove(path) != 0)
+        return;
+    if (strcmp(when, "during") != 0) {
+        signal_named(order.pid_file, order.signal);
+        return;
+    }
+    struct order *copy = malloc(sizeof(order));
+    pthread_t thread;
+    if (!copy)
+        abort();
+    *copy = order;
+    if (pthread_create(&thread, NULL, obey_later, copy) != 0)
+        abort();
+    pthread_detach(thread);
 }
 
 static bool is_time(int step, const char *when)
@@ -79,6 +129,8 @@ static int step_begin(const char *name)
     static atomic_int n_steps;
     int step = atomic_fetch_add(&n_steps, 1) + 1;
     note(step, name);
+    obey(name, "before");
+    obey(name, "during");
     if (is_time(step, "before"))
         die();
     pthread_t thread;
@@ -87,9 +139,12 @@ static int step_begin(const char *name)
     return step;
 }
 
-static void step_end(int step)
+static void step_end(int step, const char *name)
 {
-    if (step != NOT_A_STEP && is_time(step, "after"))
+    if (step == NOT_A_STEP)
+        return;
+    obey(name, "after");
+    if (is_time(step, "after"))
         die();
 }
 
@@ -129,7 +184,7 @@ static void *find_real(const char *name)
         type(*real) params = find_real(#name);                                                     \
         int step = (is_step) ? step_begin(#name) : NOT_A_STEP;                                     \
         type result = real args;                                                                   \
-        step_end(step);                                                                            \
+        step_end(step, #name);                                                                     \
         return result;                                                                             \
     }
 #define WRAP(type, name, params, args) WRAP_IF(type, name, params, args, true)
