@@ -133,8 +133,8 @@ strike() {
         kill -"$(signal_of)" "$(<"$(victim_of)")"
         ;;
     libvirtd-restarted)
-        kill -TERM "$(<"$T/libvirtd.pid")"
-        wait_for 20 is_gone_or_zombie "$(<"$T/libvirtd.pid")" || fail 'libvirtd does not end'
+        kill -TERM "$victim" # which deletes the file with its number
+        wait_for 20 is_gone_or_zombie "$victim" || fail 'libvirtd does not end'
         libvirtd_start
         ;;
     qemu-paused)
@@ -191,7 +191,7 @@ has_booted() {
 mend() {
     case $fault in
     libvirtd-killed | libvirtd-restarted)
-        wait_for 20 is_gone_or_zombie "$(<"$T/libvirtd.pid")" || true
+        wait_for 20 is_gone_or_zombie "$victim" || true
         keep_libvirtd
         ;;
     *-stopped) kill -CONT "$(<"$(victim_of)")" ;;
@@ -372,8 +372,8 @@ settle() {
     echo "  libvirtd has lost the guest: $(status_value guest '[l["text"] for l in s["leftovers"]]')"
     kill -KILL "$(<"$QEMU_PID_FILE")"
     wait_for 60 is_off || true
-    kill -KILL "$(<"$T/libvirtd.pid")"
-    wait_for 20 is_gone_or_zombie "$(<"$T/libvirtd.pid")" || fail 'libvirtd does not end'
+    kill -KILL "$LIBVIRTD_PID"
+    wait_for 20 is_gone_or_zombie "$LIBVIRTD_PID" || fail 'libvirtd does not end'
     libvirtd_start
     wait_for 100 is_settled || fail "$text"
 }

@@ -168,7 +168,7 @@ print(re.sub(controllers, "", text, flags=re.S), *found, sep="\n")'
 }
 
 keep_libvirtd() {
-    is_gone_or_zombie "$(<"$T/libvirtd.pid")" || return 0
+    is_gone_or_zombie "$LIBVIRTD_PID" || return 0
     libvirtd_start
 }
 
