@@ -54,7 +54,7 @@ static void die(void)
 static void sleep_a_while(void)
 {
     const char *delay = getenv("KILL_DELAY_US");
-    usleep(delay ? (useconds_t)atoi(delay) : 0);
+    nanosleep(&(struct timespec){.tv_nsec = delay ? atoi(delay) * 1000L : 0}, NULL);
 }
 
 static void *die_later(void *arg)
