@@ -4,7 +4,9 @@
  *
  *   writer blocks SLOTS DISK...  numbered, checksummed blocks, each synced before the next one, to
  *                                the disks in turn, SLOTS of them on each disk, then over again.
- *                                It goes on from the highest number that it finds.
+ *                                It goes on from the highest number that it finds, and ends with
+ *                                an error where a block that it goes over is not the one it wrote.
+ *                                $WRITER_PAUSE_US: it sleeps for so long after each.
  *   writer files DIR             files, each written, synced and renamed over an older one
  *   writer ask                   prints "started N synced N gap_us N" of the running writer; gap is
  *                                the longest time between two synced writes since then or "reset"
@@ -129,8 +131,28 @@ static void fill_block(const struct disks *disks, uint64_t seq, uint64_t *block)
     block[W_CRC] = crc32((const unsigned char *)block, W_CRC * sizeof(*block));
 }
 
+/* What the block of number @seq goes over is the one of a round before, or was never written. */
+static void check_old_block(const struct disks *disks, int fd, off_t off, uint64_t seq)
+{
+    static _Alignas(BLOCK_SIZE) uint64_t found[N_WORDS], wanted[N_WORDS];
+    uint64_t lap = disks->n * disks->n_slots;
+    memset(wanted, 0, sizeof(wanted));
+    if (seq > lap)
+        fill_block(disks, seq - lap, wanted);
+    if (pread(fd, found, BLOCK_SIZE, off) != BLOCK_SIZE)
+        die("read");
+    if (memcmp(found, wanted, BLOCK_SIZE) == 0)
+        return;
+    fprintf(stderr,
+            "writer: lost: block %" PRIu64 " is gone, its place has %" PRIu64 " (%#" PRIx64 ")\n",
+            seq > lap ? seq - lap : 0, found[W_SEQ], found[W_MAGIC]);
+    exit(1);
+}
+
 static void write_blocks(char **argv, int argc)
 {
+    const char *pause = getenv("WRITER_PAUSE_US");
+    useconds_t pause_us = pause ? (useconds_t)strtoul(pause, NULL, 10) : 0;
     struct progress *progress = map_progress();
     struct disks disks = {.n_slots = strtoull(argv[0], NULL, 10)};
     for (int i = 1; i < argc; i++) {
@@ -148,10 +170,13 @@ static void write_blocks(char **argv, int argc)
         fill_block(&disks, seq, block);
         int fd = disks.fds[(seq - 1) % disks.n];
         off_t off = (off_t)((seq - 1) / disks.n % disks.n_slots * BLOCK_SIZE);
+        check_old_block(&disks, fd, off, seq);
         atomic_store(&progress->started, seq);
         if (pwrite(fd, block, BLOCK_SIZE, off) != BLOCK_SIZE || fdatasync(fd) < 0)
             die("write");
         note_synced(progress, seq);
+        if (pause_us)
+            usleep(pause_us);
     }
 }
 
