@@ -163,7 +163,8 @@ listening_or_dead() {
 }
 
 wait_listening() { # PID PORT NAME
-    wait_for 60 listening_or_dead "$1" "$2" || fail "$3 does not listen after 60 s"
+    local seconds=${LISTEN_DEADLINE_S:-60}
+    wait_for "$seconds" listening_or_dead "$1" "$2" || fail "$3 does not listen after $seconds s"
     is_listening "$2" || fail "$3 ended at once"
 }
 
