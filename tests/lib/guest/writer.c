@@ -176,7 +176,9 @@ static void write_blocks(char **argv, int argc)
             die("write");
         note_synced(progress, seq);
         if (pause_us)
-            usleep(pause_us);
+            nanosleep(&(struct timespec){.tv_sec = pause_us / 1000000,
+                                         .tv_nsec = pause_us % 1000000 * 1000},
+                      NULL);
     }
 }
 
