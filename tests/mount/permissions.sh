@@ -28,6 +28,21 @@ now_of
 refused ls "$MNT/a.qcow2"
 refused head -c 1 "$now"
 mount_stop
+# One folder in, so that the file's own mode is what refuses. An open that is refused begins no
+# instant: the kernel asks for none.
+mount_start "dir:$T/images" -o allow_other,umask=0066
+now_of
+as_nobody stat "$now" >/dev/null || fail 'nobody may not even stat'
+refused head -c 1 "$now"
+refused cat "$MNT/a.qcow2/status"
+refused tee "$MNT/a.qcow2/upload"
+refused dd "if=$now" iflag=direct count=1
+assert_eq "$(status_value a.qcow2 '[s["instants"], s["errors"], s["uploads"]]')" '[[], [], []]' \
+    'what refused opens began'
+exec {fd}<"$now"
+assert_eq "$(status_value a.qcow2 'len(s["instants"])')" 1 'an open that is let in begins one'
+exec {fd}<&-
+mount_stop
 # All modes open: who owns the files may read them, and so may everybody.
 mount_start "dir:$T/images" -o allow_other,umask=0000,uid=65534
 now_of
