@@ -118,7 +118,9 @@ static int open_directory(struct program *p, struct error *err)
         .n_backing_dirs = p->options.n_backing_dirs,
         .format = directory_format_of(p->options.format),
     };
-    return directory_open(&config, &p->host, err) < 0 ? EXIT_SYSTEM : EXIT_FINE;
+    if (directory_open(&config, &p->host, err) < 0)
+        return EXIT_SYSTEM;
+    return directory_confine_images(&config, err) < 0 ? EXIT_SYSTEM : EXIT_FINE;
 }
 
 static int open_libvirt(struct program *p, struct error *err)

@@ -97,6 +97,9 @@ int delta_delete(const char *path, struct error *err)
         return 0;
     if (fd < 0)
         return error_set(err, -EIO, "cannot delete '%s': %s", path, strerrordesc_np(errno));
+    struct stat st;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return error_set(err, -EIO, "cannot delete '%s': not a regular file", path);
     int r = qemulock_check_unused(fd, path, err);
     if (r < 0)
         return r;

@@ -292,21 +292,38 @@ static const struct host_ops directory_ops = {
     .close = directory_close,
 };
 
-/* The directory itself and the backing directories, as one list of real paths. */
+/* The directory itself and the backing directories, as one list; caller frees; NULL: no memory. */
+static const char **list_dirs(const struct directory_config *config)
+{
+    const char **dirs = calloc(config->n_backing_dirs + 1, sizeof(*dirs));
+    if (!dirs)
+        return NULL;
+    dirs[0] = config->path;
+    for (size_t i = 0; i < config->n_backing_dirs; i++)
+        dirs[i + 1] = config->backing_dirs[i];
+    return dirs;
+}
+
+/* As real paths. */
 static int resolve_config(const struct directory_config *config, struct directory_host *dh,
                           struct error *err)
 {
-    size_t n = config->n_backing_dirs + 1;
-    auto_free const char **dirs = calloc(n, sizeof(*dirs));
+    auto_free const char **dirs = list_dirs(config);
     if (!dirs)
         return error_set(err, -ENOMEM, "out of memory");
-    dirs[0] = config->path;
-    for (size_t i = 1; i < n; i++)
-        dirs[i] = config->backing_dirs[i - 1];
+    size_t n = config->n_backing_dirs + 1;
     int r = file_resolve_dirs(dirs, n, &dh->dirs, err);
     if (r == 0)
         dh->n_dirs = n;
     return r;
+}
+
+int directory_confine_images(const struct directory_config *config, struct error *err)
+{
+    auto_free const char **dirs = list_dirs(config);
+    if (!dirs)
+        return error_set(err, -ENOMEM, "out of memory");
+    return file_allow_only(dirs, config->n_backing_dirs + 1, err);
 }
 
 static int open_directory(const struct directory_config *config, struct directory_host *dh,

@@ -20,3 +20,9 @@ struct directory_config {
 /* 0, or negative errno if @path or a backing directory is no directory that can be read. */
 int directory_open(const struct directory_config *config, struct host **ret_host,
                    struct error *err);
+
+/*
+ * From now on this program opens no image outside of the directories of @config, whoever names it.
+ * Before other threads open images. 0 or negative errno.
+ */
+int directory_confine_images(const struct directory_config *config, struct error *err);

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "qcow/base/cleanup.h"
@@ -64,6 +67,21 @@ int file_forbid_tree(const char *dir, struct error *err)
     return 0;
 }
 
+static char **only_dirs; /* NULL: anywhere; immutable once images are opened */
+static size_t n_only_dirs;
+
+int file_allow_only(const char *const *dirs, size_t n_dirs, struct error *err)
+{
+    char **real = NULL;
+    int r = dirs ? file_resolve_dirs(dirs, n_dirs, &real, err) : 0;
+    if (r < 0)
+        return r;
+    file_free_dirs(only_dirs, n_only_dirs);
+    only_dirs = real;
+    n_only_dirs = n_dirs;
+    return 0;
+}
+
 static int check_tree(const char *path, const char *real, struct error *err)
 {
     const char *const tree[] = {forbidden_tree};
@@ -102,12 +120,25 @@ static int set_open_error(const char *path, struct error *err)
                      strerrordesc_np(errno));
 }
 
-int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err)
+/* A kernel or a valgrind without openat2 follows all links. */
+static int open_place(const char *path, uint64_t resolve)
 {
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = resolve};
+    int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+    return fd < 0 && errno == ENOSYS ? open(path, O_PATH | O_CLOEXEC) : fd;
+}
+
+static int open_image(const char *path, uint64_t resolve, const char *const *dirs, size_t n_dirs,
+                      struct error *err)
+{
+    if (!dirs && only_dirs) {
+        dirs = (const char *const *)only_dirs;
+        n_dirs = n_only_dirs;
+    }
     int r = check_tree(path, path, err); /* by the name alone: nothing is asked of the mount */
     if (r < 0)
         return r;
-    auto_close int place = open(path, O_PATH | O_CLOEXEC);
+    auto_close int place = open_place(path, resolve);
     struct stat st;
     if (place < 0 || fstat(place, &st) < 0)
         return set_open_error(path, err);
@@ -128,6 +159,16 @@ int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, st
     if (fcntl(fd, F_SETFL, 0) < 0)
         return set_open_error(path, err);
     return take_fd(fd);
+}
+
+int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err)
+{
+    return open_image(path, 0, dirs, n_dirs, err);
+}
+
+int file_open_recorded(const char *path, const char *const *dirs, size_t n_dirs, struct error *err)
+{
+    return open_image(path, RESOLVE_NO_MAGICLINKS, dirs, n_dirs, err);
 }
 
 /* QEMU takes what stands before a colon for a protocol unless a slash comes first. */

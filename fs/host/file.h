@@ -31,11 +31,24 @@ bool file_is_shortage(int code);
 int file_open_image(const char *path, const char *const *dirs, size_t n_dirs, struct error *err);
 
 /*
+ * The same for a name that an image records: nor does it lead through /proc/PID/fd and the like, to
+ * what a process has open, by no path that anybody could judge.
+ */
+int file_open_recorded(const char *path, const char *const *dirs, size_t n_dirs, struct error *err);
+
+/*
  * From now on no image is opened at or beneath @dir (a real path, copied): the program's own
  * mount, where each look for an image would ask the program for that image again. Once, before
  * other threads open images. 0 or -ENOMEM.
  */
 int file_forbid_tree(const char *dir, struct error *err);
+
+/*
+ * From now on every image that is opened "anywhere" must lie beneath one of @dirs (resolved here)
+ * as well: whoever may write to them can put a link in the place of an image at any moment. NULL
+ * takes that back. Once, before other threads open images. 0 or negative errno.
+ */
+int file_allow_only(const char *const *dirs, size_t n_dirs, struct error *err);
 
 /*
  * Takes apart a reference as QEMU writes it into an image: a plain path, absolute or relative to

@@ -25,12 +25,10 @@ static int choose_format(const struct qcow_ref *ref, enum qcow_format *ret_forma
     return 0;
 }
 
-/* Takes @path. */
-static int open_file(char *path, enum qcow_format format, const char *const *dirs, size_t n_dirs,
-                     struct qcow_file *ret_file, struct error *err)
+/* Takes @path, and @fd if it is one. */
+static int hand_over(char *path, enum qcow_format format, int fd, struct qcow_file *ret_file)
 {
     auto_free char *name = path;
-    int fd = file_open_image(name, dirs, n_dirs, err);
     if (fd < 0)
         return fd;
     *ret_file = (struct qcow_file){.fd = fd, .format = format, .name = take_ptr(name)};
@@ -52,7 +50,7 @@ int ref_open_recorded(const struct qcow_ref *ref, const char *const *dirs, size_
     r = file_resolve_ref(ref->from, ref->name, &path, err);
     if (r < 0)
         return r;
-    r = open_file(path, format, dirs, n_dirs, ret_file, err);
+    r = hand_over(path, format, file_open_recorded(path, dirs, n_dirs, err), ret_file);
     if (r < 0)
         error_prefix(err, "'%s' refers to '%s'", ref->from, ref->name);
     return r;
@@ -64,6 +62,5 @@ int ref_open_declared(const char *path, enum qcow_format format, struct qcow_fil
     char *name = strdup(path);
     if (!name)
         return error_set(err, -ENOMEM, "out of memory");
-    /* lint: clang-analyzer/unix.Malloc: open_file() takes it */
-    return open_file(name, format, NULL, 0, ret_file, err);
+    return hand_over(name, format, file_open_image(name, NULL, 0, err), ret_file);
 }

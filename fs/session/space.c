@@ -2,13 +2,14 @@
 #include "fs/session/space.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
+#include "fs/host/file.h"
 #include "qcow/base/bytes.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
@@ -122,7 +123,7 @@ static uint64_t copy_len(const char *path)
     struct stat st;
     if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
         return allocated_len(path);
-    auto_close int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    auto_close int fd = file_open_image(path, NULL, 0, NULL);
     off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
     return end < 0 ? 0 : (uint64_t)end;
 }

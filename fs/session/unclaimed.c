@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fs/session/journal_internal.h"
 #include "qcow/base/cleanup.h"
@@ -35,9 +36,12 @@ static int read_base(const char *overlay, char **ret_base, enum qcow_format *ret
                      struct error *err)
 {
     auto_close int fd = open(overlay, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
         return error_set(err, -EBUSY, "cannot open overlay '%s': %s", overlay,
                          strerrordesc_np(errno));
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, -EBUSY, "overlay '%s' is not a regular file", overlay);
     struct qcow_file file = {.fd = fd, .name = (char *)overlay, .format = QCOW_FORMAT_QCOW2};
     struct qcow_info info = {0};
     int r = qcow_inspect(&file, &info, err);

@@ -169,6 +169,45 @@ static void resolves_directories_once(void **state)
 
 #define WITH_SCRATCH(test) cmocka_unit_test_setup_teardown(test, scratch_setup, scratch_teardown)
 
+static void a_recorded_name_leads_through_no_link_to_what_is_open(void **state)
+{
+    const struct scratch *s = *state;
+    struct error err = {0};
+    scratch_write(s, "open", "x");
+    int fd = open(scratch_path(s, "open"), O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    char link[64];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    scratch_link(s, link, "symlink");
+    assert_int_equal(file_open_recorded(link, NULL, 0, &err), -EIO);
+    assert_int_equal(file_open_recorded(scratch_path(s, "symlink"), NULL, 0, &err), -EIO);
+    close(fd);
+    int plain = file_open_recorded(scratch_path(s, "open"), NULL, 0, &err);
+    assert_true(plain >= 0);
+    close(plain);
+}
+
+/* Also what a link was put in the place of only after somebody looked at it. */
+static void opens_nothing_elsewhere_once_places_are_given(void **state)
+{
+    const struct scratch *s = *state;
+    struct error err = {0};
+    scratch_mkdir(s, "in");
+    scratch_write(s, "in/image", "x");
+    scratch_write(s, "secret", "x");
+    scratch_link(s, "../secret", "in/link");
+    const char *const dirs[] = {scratch_path(s, "in")};
+    assert_int_equal(file_allow_only(dirs, 1, &err), 0);
+    int inside = file_open_image(scratch_path(s, "in/image"), NULL, 0, &err);
+    int outside = file_open_image(scratch_path(s, "in/link"), NULL, 0, &err);
+    assert_int_equal(file_allow_only(NULL, 0, &err), 0);
+    int anywhere = file_open_image(scratch_path(s, "in/link"), NULL, 0, &err);
+    assert_true(inside >= 0 && anywhere >= 0);
+    assert_int_equal(outside, -EPERM);
+    close(inside);
+    close(anywhere);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +220,8 @@ int main(void)
         WITH_SCRATCH(a_symlink_may_not_lead_out),
         WITH_SCRATCH(a_deleted_file_does_not_pass_for_another),
         WITH_SCRATCH(resolves_directories_once),
+        WITH_SCRATCH(a_recorded_name_leads_through_no_link_to_what_is_open),
+        WITH_SCRATCH(opens_nothing_elsewhere_once_places_are_given),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,7 +38,10 @@ static int open_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file *ret
     size_t next = (size_t)ref->depth + 1;
     if (next < disk->n_layers)
         return ref_open_declared(disk->layers[next].path, disk->layers[next].format, ret_file, err);
-    return disk->is_chain_complete ? 1 : ref_open_recorded(ref, NULL, 0, ret_file, err);
+    if (disk->is_chain_complete || !ref->name)
+        return 1;
+    /* The images here are called /proc/self/fd/N, where a recorded name may not lead. */
+    return ref_open_declared(ref->name, QCOW_FORMAT_QCOW2, ret_file, err);
 }
 
 static struct domain *find(struct host *host, const char *id)
