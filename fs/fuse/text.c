@@ -33,9 +33,13 @@ static int make_status(const struct text_context *context, struct domain *domain
     auto_free struct status_upload *shown = calloc(n + 1, sizeof(*shown));
     for (size_t i = 0; shown && i < n; i++)
         shown[i] = (struct status_upload){.id = infos[i].id,
+                                          .snapshot = infos[i].snapshot,
+                                          .image_name = infos[i].image_name,
                                           .image_id = infos[i].image_id,
+                                          .error = infos[i].error,
                                           .state = infos[i].state,
-                                          .percent = infos[i].percent};
+                                          .percent = infos[i].percent,
+                                          .rest_s = infos[i].rest_s};
     *ret_bytes = shown ? registry_status(context->tree->config.registry, domain, shown, n) : NULL;
     uploads_list_free(infos, n);
     return *ret_bytes ? 0 : -ENOMEM;

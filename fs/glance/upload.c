@@ -266,6 +266,26 @@ void uploads_begin(struct uploads *uploads, const struct upload_request *request
 
 /* ---- For status ---- */
 
+/* A copy of a text that may not be there; false if there is no memory for it. */
+static bool copy_text(const char *text, char **ret_text)
+{
+    *ret_text = text ? strdup(text) : NULL;
+    return !text || *ret_text;
+}
+
+static bool fill_info_locked(const struct job *job, struct upload_info *ret_info)
+    REQUIRES(uploads_role)
+{
+    *ret_info = (struct upload_info){.id = job->id,
+                                     .state = upload_state_name(job->state),
+                                     .percent = job_percent_locked(job),
+                                     .rest_s = job_rest_s_locked(job)};
+    return copy_text(job->line.snapshot, &ret_info->snapshot) &&
+           copy_text(job->line.snapshot ? job->image_name : NULL, &ret_info->image_name) &&
+           copy_text(job->image_id, &ret_info->image_id) &&
+           copy_text(job->state == UPLOAD_FAILED ? job->err.text : NULL, &ret_info->error);
+}
+
 static int copy_infos_locked(struct uploads *uploads, const char *domain_id,
                              struct upload_info *infos, size_t *ret_n) REQUIRES(uploads_role)
 {
@@ -274,14 +294,8 @@ static int copy_infos_locked(struct uploads *uploads, const char *domain_id,
     {
         if (strcmp(job->domain_id, domain_id) != 0)
             continue;
-        char *image_id = job->image_id ? strdup(job->image_id) : NULL;
-        if (job->image_id && !image_id)
+        if (!fill_info_locked(job, &infos[(*ret_n)++]))
             return -ENOMEM;
-        /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
-        infos[(*ret_n)++] = (struct upload_info){.id = job->id,
-                                                 .image_id = image_id,
-                                                 .state = upload_state_name(job->state),
-                                                 .percent = job_percent_locked(job)};
     }
     return 0;
 }
@@ -306,7 +320,11 @@ int uploads_list(struct uploads *uploads, const char *domain_id, struct upload_i
 
 void uploads_list_free(struct upload_info *infos, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        free(infos[i].snapshot);
+        free(infos[i].image_name);
         free(infos[i].image_id);
+        free(infos[i].error);
+    }
     free(infos);
 }

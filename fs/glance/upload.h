@@ -119,9 +119,12 @@ char *uploads_table(struct uploads *uploads, const char *domain_id);
 /* A job as `status` shows it. */
 struct upload_info {
     unsigned id;
-    char *image_id;    /* NULL: none yet */
-    const char *state; /* static */
+    char *snapshot, *image_name; /* NULL: of a line that was none */
+    char *image_id;              /* NULL: none yet */
+    char *error;                 /* NULL: has not failed */
+    const char *state;           /* static */
     unsigned percent;
+    int64_t rest_s; /* to go, at the speed so far; -1: not known, or nothing */
 };
 
 /* Those of a domain that are in its table, newest first. 0 or -ENOMEM. */

@@ -105,6 +105,9 @@ static inline bool upload_state_is_final(enum upload_state state)
 /* Of the whole, 0 to 100; 100 only once it is sent. */
 unsigned job_percent_locked(const struct job *job) REQUIRES(uploads_role);
 
+/* upload_table.c: seconds to go at the speed so far; -1: not known. */
+int64_t job_rest_s_locked(const struct job *job) REQUIRES(uploads_role);
+
 /* upload_job.c: goes through the job, from its checks to the end. 0 or why it failed. */
 int job_run(struct job *job, struct error *err) EXCLUDES(uploads_role);
 /* Answers the writer, unless that was done. On the job's thread, or before it is started. */

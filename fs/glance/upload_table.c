@@ -88,16 +88,21 @@ static char *print_speed_locked(const struct job *job) REQUIRES(uploads_role)
     return print_text("%.1f", (double)job->n_sent / seconds / 1e6);
 }
 
-/* h:mm:ss at the speed so far. */
-static char *print_eta_locked(const struct job *job) REQUIRES(uploads_role)
+int64_t job_rest_s_locked(const struct job *job)
 {
     if (job->state != UPLOAD_SENDING || job->n_sent == 0)
-        return strdup("-");
+        return -1;
     double rest = (double)(job->len - job->n_sent) / (double)job->n_sent * sending_s_locked(job);
-    if (!(rest < 360000 * 100.0))
+    return rest < 360000 * 100.0 ? (int64_t)rest : -1;
+}
+
+/* h:mm:ss */
+static char *print_eta_locked(const struct job *job) REQUIRES(uploads_role)
+{
+    int64_t seconds = job_rest_s_locked(job);
+    if (seconds < 0)
         return strdup("-");
-    uint64_t seconds = (uint64_t)rest;
-    return print_text("%" PRIu64 ":%02" PRIu64 ":%02" PRIu64, seconds / 3600, seconds / 60 % 60,
+    return print_text("%" PRId64 ":%02" PRId64 ":%02" PRId64, seconds / 3600, seconds / 60 % 60,
                       seconds % 60);
 }
 

@@ -169,9 +169,10 @@ char *registry_xattr(struct registry *registry, const struct domain *domain,
 /* An upload of the domain, for its status; who looks after those is above this layer. */
 struct status_upload {
     unsigned id;
-    const char *image_id; /* NULL: none yet */
+    const char *snapshot, *image_name, *image_id, *error; /* each NULL if there is none */
     const char *state;
     unsigned percent;
+    int64_t rest_s; /* seconds to go; -1: not known */
 };
 
 /*

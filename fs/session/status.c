@@ -244,14 +244,24 @@ static void add_unclaimed(struct registry *registry, const struct domain *domain
         json_array_append_new(json_object_get(root, "leftovers"), leftover);
 }
 
+static json_t *describe_upload(const struct status_upload *upload)
+{
+    json_t *root = json_pack("{sisosososssi}", "id", (int)upload->id, "snapshot",
+                             json_text(upload->snapshot), "image_name",
+                             json_text(upload->image_name), "image_id", json_text(upload->image_id),
+                             "state", upload->state, "percent", (int)upload->percent);
+    if (root && upload->rest_s >= 0)
+        json_object_set_new(root, "eta_s", json_integer(upload->rest_s));
+    if (root && upload->error)
+        json_object_set_new(root, "error", json_text(upload->error));
+    return root;
+}
+
 static json_t *describe_uploads(const struct status_upload *uploads, size_t n)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(list,
-                              json_pack("{sisosssi}", "id", (int)uploads[i].id, "image_id",
-                                        json_text(uploads[i].image_id), "state", uploads[i].state,
-                                        "percent", (int)uploads[i].percent));
+        json_array_append_new(list, describe_upload(&uploads[i]));
     return list;
 }
 

@@ -75,6 +75,10 @@ refused "now '" 'Invalid argument' 'single quote'
 assert_eq "$(list_images | wc -l)" 3 'images after refused lines'
 assert_eq "$(status_value a.qcow2 '[u["state"] for u in s["uploads"]].count("active")')" 3 \
     'uploads in status'
+# shellcheck disable=SC2086
+text=$($VIRTSNAPFS --status "$MNT")
+assert_match "$text" 'a.qcow2 +[0-9]+ +[a-z0-9]+ +appended +active +100 +- ' 'an upload in --status'
+assert_match "$text" 'a.qcow2 +[0-9]+ +[^ ]+ +[^ ]+ +failed +0 +- +.*more than one line' 'one that failed'
 assert_no_secrets
 mount_stop
 # shellcheck disable=SC2046
