@@ -10,6 +10,7 @@
 #include "fs/host/change.h"
 #include "fs/host/file.h"
 #include "fs/session/catalog_internal.h"
+#include "fs/session/chain.h"
 #include "fs/session/name.h"
 #include "qcow/base/bytes.h"
 #include "qcow/base/cleanup.h"
@@ -123,8 +124,11 @@ static int inspect_remote(const struct disk *disk, struct inspection *ret_found,
     return 0;
 }
 
-static int inspect_disk(const struct disk *disk, struct inspection *ret_found, struct error *err)
+static int inspect_disk(const struct disk *recorded, struct inspection *ret_found,
+                        struct error *err)
 {
+    struct disk view = chain_skip_overlays(recorded);
+    const struct disk *disk = &view;
     if (disk->is_remote && disk->n_layers == 0)
         return inspect_remote(disk, ret_found, err);
     if (disk->n_layers == 0)

@@ -9,6 +9,7 @@
 
 #include "fs/log.h"
 #include "fs/session/catalog_internal.h"
+#include "fs/session/chain.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 
@@ -198,9 +199,9 @@ static bool is_current(const struct catalog *catalog, const struct domain *domai
     if (catalog->origin->is_doubtful && !is_resting)
         return false; /* files that fail to be read do not change when that passes */
     for (size_t i = 0; i < domain->n_disks; i++) {
-        const struct disk *disk = &domain->disks[i];
-        if (disk->n_layers > 0 &&
-            !is_file_current(disk->layers[0].path, &catalog->origin->tops[i], catalog, is_resting))
+        struct disk disk = chain_skip_overlays(&domain->disks[i]);
+        if (disk.n_layers > 0 &&
+            !is_file_current(disk.layers[0].path, &catalog->origin->tops[i], catalog, is_resting))
             return false;
     }
     for (size_t i = 0; i < catalog->origin->n_below; i++) {

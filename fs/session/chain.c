@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/host/change.h"
 #include "fs/host/file.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
@@ -82,6 +83,13 @@ static int append_layer(struct chain *chain, const struct qcow_file *file, const
     return layer->path ? 0 : -ENOMEM;
 }
 
+/* The last part of a path. */
+static const char *name_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 /* Adds @file to the chain and opens what lies below it; -1 in @ret_file if that was the last. */
 static int step(struct host_image_ctx *ctx, struct chain *chain, const struct qcow_file *file,
                 struct qcow_file *ret_file, struct error *err)
@@ -118,12 +126,23 @@ static int follow(struct host_image_ctx *ctx, struct chain *chain, struct error 
     return r;
 }
 
+struct disk chain_skip_overlays(const struct disk *disk)
+{
+    struct disk view = *disk;
+    while (view.n_layers > 1 && change_is_marked(name_of(view.layers[0].path))) {
+        view.layers++;
+        view.n_layers--;
+    }
+    return view;
+}
+
 int chain_read(struct host *host, const struct disk *disk, struct chain *ret_chain)
 {
-    struct host_image_ctx ctx = {.host = host, .disk = disk};
+    struct disk view = chain_skip_overlays(disk);
+    struct host_image_ctx ctx = {.host = host, .disk = &view};
     struct error err = {0};
     *ret_chain = (struct chain){0};
-    int r = disk->n_layers > 0 ? follow(&ctx, ret_chain, &err) : 0;
+    int r = view.n_layers > 0 ? follow(&ctx, ret_chain, &err) : 0;
     if (file_is_shortage(r)) {
         chain_fini(ret_chain);
         return r;
@@ -158,17 +177,18 @@ static int copy_layer(struct disk *disk, const char *path, enum qcow_format form
 int chain_make_disk(const struct chain *chain, const struct disk *disk, size_t depth,
                     struct disk *ret_disk)
 {
-    size_t n_declared = disk->n_layers > depth ? disk->n_layers - depth : 0;
+    struct disk view = chain_skip_overlays(disk);
+    size_t n_declared = view.n_layers > depth ? view.n_layers - depth : 0;
     struct disk made = {
         .target = disk->target,
-        .is_chain_complete = disk->is_chain_complete && n_declared > 0,
+        .is_chain_complete = view.is_chain_complete && n_declared > 0,
         .layers = calloc(n_declared + 1, sizeof(*made.layers)),
     };
     int r = made.layers ? 0 : -ENOMEM;
     if (r == 0 && n_declared == 0)
         r = copy_layer(&made, chain->layers[depth].path, chain->layers[depth].format);
     for (size_t i = 0; i < n_declared && r == 0; i++)
-        r = copy_layer(&made, disk->layers[depth + i].path, disk->layers[depth + i].format);
+        r = copy_layer(&made, view.layers[depth + i].path, view.layers[depth + i].format);
     if (r < 0) {
         chain_fini_disk(&made);
         return r;

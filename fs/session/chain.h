@@ -24,6 +24,14 @@ struct chain {
 };
 
 /*
+ * The disk without overlays of this program on top, as it is once they are merged: until what a
+ * killed daemon left is undone, and in the moment between the end of a merge and libvirt's word of
+ * it, the record names them, though named snapshots lie in what is below, and the file may be gone.
+ * Borrows all of @disk.
+ */
+struct disk chain_skip_overlays(const struct disk *disk);
+
+/*
  * Follows the chain of @disk as far as it can be followed, and as far as each image names the
  * same file as its backing file that the record names: where these differ, a commit may be on its
  * way, and nobody can tell which file holds what. 0 or what file_is_shortage() is true of;

@@ -73,9 +73,10 @@ void reader_end(struct reader *reader, const struct error *end)
 static int open_internal(struct registry *registry, const struct open_request *request,
                          struct reader *reader, struct error *err)
 {
+    struct disk disk = chain_skip_overlays(request->disk);
     struct disk_image_request image_request = {
         .host = registry->config.host,
-        .disk = request->disk,
+        .disk = &disk,
         .snapshot = &request->snapshot->internal,
         .cache = registry->config.cache,
         /* The guest may run, or be started: the snapshot's clusters stay what they are. */
