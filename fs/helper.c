@@ -125,6 +125,7 @@ int helper_parse(int argc, char *const *argv, struct helper *ret_helper,
     opterr = 0;
     optind = 0; /* from the beginning, and no matter what was read before: getopt(3), NOTES */
     int letter, r = 0;
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     while (r == 0 && (letter = getopt(argc, argv, ":sfnvN:o:t:hV")) != -1)
         r = read_letter(letter, ret_helper, &letters, err);
     if (r == 0 && letters.action != OPTIONS_SERVE)

@@ -29,6 +29,7 @@ static socklen_t make_address(const char *name, struct sockaddr_un *ret_address)
 void notify_begin(struct notify *ret_notify)
 {
     *ret_notify = NOTIFY_NONE;
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     const char *name = getenv("NOTIFY_SOCKET");
     if (!name)
         return;
@@ -39,6 +40,7 @@ void notify_begin(struct notify *ret_notify)
         ret_notify->fd = take_fd(fd);
     else
         log_warn("cannot reach NOTIFY_SOCKET '%s': the service manager is told nothing", name);
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
     unsetenv("NOTIFY_SOCKET");
 }
 

@@ -46,7 +46,7 @@ static void find_program(json_int_t pid, char *ret_text)
     snprintf(path, sizeof(path), "/proc/%lld/comm", (long long)pid);
     FILE *file = fopen(path, "re");
     if (!file || !fgets(ret_text, PROGRAM_LEN, file))
-        strcpy(ret_text, "?");
+        snprintf(ret_text, PROGRAM_LEN, "?");
     ret_text[strcspn(ret_text, "\n")] = '\0';
     if (file)
         (void)fclose(file); /* it was read only */
@@ -64,7 +64,7 @@ static void add_targets(struct columns *table, const json_t *domain)
         size_t used = strlen(text);
         const char *target = text_of(disk, "target", "?");
         if (used + strlen(target) + 5 > sizeof(text)) {
-            strcpy(text + used, " ...");
+            snprintf(text + used, sizeof(text) - used, " ...");
             break;
         }
         snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "", target);
@@ -179,8 +179,9 @@ static void add_progress(struct reader_table *table, const json_t *domain, const
     columns_format_size((unsigned long long)total, size);
     double speed = find_speed(table, domain, reader);
     if (speed > 0) {
-        columns_format_size((unsigned long long)speed, speed_text);
-        strcat(speed_text, "/s");
+        char each_second[COLUMNS_SIZE_LEN];
+        columns_format_size((unsigned long long)speed, each_second);
+        snprintf(speed_text, sizeof(speed_text), "%s/s", each_second);
         format_span((json_int_t)((double)(total - position) / speed), rest);
     }
     columns_add(&table->columns, "%d",

@@ -33,19 +33,19 @@ dd bs=64k count=1 status=none <&"$fd" >/dev/null
 assert_match "$(show)" "a.qcow2 +shut off +vda +open +lock +shutdown +[0-9]+s +- +1" 'the instant'
 assert_match "$(show)" "a.qcow2 +now +vda +bash +$$ +[0-9]+ " 'the reader'
 reader='s["domains"][0]["instants"][0]["readers"][0]'
-assert_eq "$(value "$reader[\"size\"]")" "$size" 'size of what is read'
-position=$(value "$reader[\"position\"]")
+assert_eq "$(value "${reader}[\"size\"]")" "$size" 'size of what is read'
+position=$(value "${reader}[\"position\"]")
 ((position >= 65536 && position <= size)) || fail "read up to $position of $size"
 cat <&"$fd" >/dev/null
-assert_eq "$(value "$reader[\"position\"]")" "$size" 'read to the end'
+assert_eq "$(value "${reader}[\"position\"]")" "$size" 'read to the end'
 assert_match "$(show)" "bash +$$ +100 " 'per cent at the end'
 exec {fd}<&-
 
 # One of a flat view has its own size.
 exec {fd}<"$MNT/a.qcow2/snapshots/now.qcow2"
 cat <&"$fd" >"$T/flat.qcow2"
-assert_eq "$(value "$reader[\"size\"]")" "$(stat -c %s "$T/flat.qcow2")" 'size of the flat view'
-assert_eq "$(value "$reader[\"position\"]")" "$(stat -c %s "$T/flat.qcow2")" 'all of the flat view'
+assert_eq "$(value "${reader}[\"size\"]")" "$(stat -c %s "$T/flat.qcow2")" 'size of the flat view'
+assert_eq "$(value "${reader}[\"position\"]")" "$(stat -c %s "$T/flat.qcow2")" 'all of the flat view'
 exec {fd}<&-
 
 # Names are data.

@@ -2,6 +2,7 @@
 #include "fs/host/directory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -217,7 +218,7 @@ static void check_with_descriptors(struct host *host, int n_more, struct domain 
 {
     struct rlimit before;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    int next = dup(0);
+    int next = fcntl(0, F_DUPFD_CLOEXEC, 0);
     assert_true(next >= 0);
     close(next);
     struct rlimit few = {.rlim_cur = (rlim_t)(next + n_more), .rlim_max = before.rlim_max};

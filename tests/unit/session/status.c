@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a person can ask about a domain: status, extended attributes, the last errors. */
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <unistd.h>
 
@@ -154,7 +155,7 @@ static void begin_log(int *ret_saved, char *path)
     strcpy(path, "/tmp/virtsnapfs-log.XXXXXX");
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    *ret_saved = dup(STDERR_FILENO);
+    *ret_saved = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
     dup2(fd, STDERR_FILENO);
     close(fd);
 }
