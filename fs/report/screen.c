@@ -13,6 +13,12 @@ static const char *text_of(const json_t *object, const char *key, const char *no
     return text ? text : none;
 }
 
+/* NULL past the end. */
+static const json_t *nth_of(const json_t *object, const char *key, size_t i)
+{
+    return json_array_get(json_object_get(object, key), i);
+}
+
 static json_int_t number_of(const json_t *object, const char *key)
 {
     return json_integer_value(json_object_get(object, key));
@@ -57,10 +63,8 @@ static void find_program(json_int_t pid, char *ret_text)
 static void add_targets(struct columns *table, const json_t *domain)
 {
     char text[64] = "";
-    size_t i;
     const json_t *disk;
-    json_array_foreach(json_object_get(domain, "disks"), i, disk)
-    {
+    for (size_t i = 0; (disk = nth_of(domain, "disks", i)); i++) {
         size_t used = strlen(text);
         const char *target = text_of(disk, "target", "?");
         if (used + strlen(target) + 5 > sizeof(text)) {
@@ -96,10 +100,9 @@ static int draw_instants(const json_t *domains, FILE *to)
     static const char *const headings[] = {"DOMAIN",      "STATE", "DISKS",    "INSTANT", "METHOD",
                                            "CONSISTENCY", ">AGE",  ">OVERLAY", ">READERS"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
-    size_t i, k;
     const json_t *domain, *instant;
-    json_array_foreach(domains, i, domain)
-        json_array_foreach(json_object_get(domain, "instants"), k, instant)
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
+        for (size_t k = 0; (instant = nth_of(domain, "instants", k)); k++)
             add_instant(&table, domain, instant);
     if (table.n_cells)
         fputs("\nInstants\n", to);
@@ -116,14 +119,12 @@ struct reader_walk {
 
 static void walk_readers(const json_t *domains, const struct reader_walk *walk)
 {
-    size_t i, k, m;
     const json_t *domain, *instant, *reader;
-    json_array_foreach(domains, i, domain)
-    {
-        json_array_foreach(json_object_get(domain, "instants"), k, instant)
-            json_array_foreach(json_object_get(instant, "readers"), m, reader)
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++) {
+        for (size_t k = 0; (instant = nth_of(domain, "instants", k)); k++)
+            for (size_t m = 0; (reader = nth_of(instant, "readers", m)); m++)
                 walk->visit(walk->ctx, domain, reader);
-        json_array_foreach(json_object_get(domain, "snapshot_readers"), k, reader)
+        for (size_t k = 0; (reader = nth_of(domain, "snapshot_readers", k)); k++)
             walk->visit(walk->ctx, domain, reader);
     }
 }
@@ -241,10 +242,9 @@ static int draw_uploads(const json_t *domains, FILE *to)
     static const char *const headings[] = {"DOMAIN", ">ID", "SNAPSHOT", "IMAGE-NAME",
                                            "STATE",  ">%",  ">LEFT",    "ERROR"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
-    size_t i, k;
     const json_t *domain, *upload;
-    json_array_foreach(domains, i, domain)
-        json_array_foreach(json_object_get(domain, "uploads"), k, upload)
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
+        for (size_t k = 0; (upload = nth_of(domain, "uploads", k)); k++)
             add_upload(&table, domain, upload);
     if (table.n_cells)
         fputs("\nUploads\n", to);
@@ -257,18 +257,16 @@ static int draw_leftovers(const json_t *domains, FILE *to)
 {
     static const char *const headings[] = {"DOMAIN", "METHOD", "STATE", "FILE", "REASON"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
-    size_t i, k;
     const json_t *domain, *left;
-    json_array_foreach(domains, i, domain)
-        json_array_foreach(json_object_get(domain, "leftovers"), k, left)
-    {
-        const json_t *file = json_array_get(json_object_get(left, "files"), 0);
-        columns_add(&table, "%s", text_of(domain, "directory", "?"));
-        columns_add(&table, "%s", text_of(left, "method", "-"));
-        columns_add(&table, "%s", text_of(left, "state", "-"));
-        columns_add(&table, "%s", file ? json_string_value(file) : "-");
-        columns_add(&table, "%s", text_of(left, "reason", ""));
-    }
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
+        for (size_t k = 0; (left = nth_of(domain, "leftovers", k)); k++) {
+            const json_t *file = json_array_get(json_object_get(left, "files"), 0);
+            columns_add(&table, "%s", text_of(domain, "directory", "?"));
+            columns_add(&table, "%s", text_of(left, "method", "-"));
+            columns_add(&table, "%s", text_of(left, "state", "-"));
+            columns_add(&table, "%s", file ? json_string_value(file) : "-");
+            columns_add(&table, "%s", text_of(left, "reason", ""));
+        }
     if (table.n_cells)
         fputs("\nLeft over: to be put back as they were\n", to);
     return columns_print(&table, to);
@@ -298,14 +296,13 @@ static int draw_errors(const json_t *domains, FILE *to)
 {
     static const char *const headings[] = {"TIME", "DOMAIN", "FILE", "ERROR"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
-    size_t i, k;
     const json_t *domain, *disk, *error;
-    json_array_foreach(domains, i, domain)
-    {
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++) {
         add_lasting_error(&table, domain, "status", text_of(domain, "error", NULL));
-        json_array_foreach(json_object_get(domain, "disks"), k, disk) add_lasting_error(
-            &table, domain, text_of(disk, "target", "?"), text_of(disk, "reason", NULL));
-        json_array_foreach(json_object_get(domain, "errors"), k, error)
+        for (size_t k = 0; (disk = nth_of(domain, "disks", k)); k++)
+            add_lasting_error(&table, domain, text_of(disk, "target", "?"),
+                              text_of(disk, "reason", NULL));
+        for (size_t k = 0; (error = nth_of(domain, "errors", k)); k++)
             add_error(&table, domain, error);
     }
     if (table.n_cells)
@@ -315,9 +312,10 @@ static int draw_errors(const json_t *domains, FILE *to)
 
 static size_t sum(const json_t *domains, const char *key)
 {
-    size_t i, n = 0;
+    size_t n = 0;
     const json_t *domain;
-    json_array_foreach(domains, i, domain) n += count(domain, key);
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
+        n += count(domain, key);
     return n;
 }
 

@@ -179,7 +179,6 @@ static int add_now(struct catalog *catalog, size_t disk_idx, const struct inspec
     entry->ino = catalog_hash_ino(texts, 3);
     entry->failure = failure;
     entry->reason = failure ? strdup(reason) : NULL; /* without memory for it, just the errno */
-    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
     entry->is_undated = found->top.st_mode == 0 || S_ISBLK(found->top.st_mode);
     if (!entry->is_undated)
         entry->mtime = found->top.st_mtim;

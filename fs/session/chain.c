@@ -80,6 +80,7 @@ static int append_layer(struct chain *chain, const struct qcow_file *file, const
     struct chain_layer *layer = &grown[chain->n_layers++];
     *layer = (struct chain_layer){
         .path = strdup(file->name), .format = file->format, .guest_size = guest_size, .st = *st};
+    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
     return layer->path ? 0 : -ENOMEM;
 }
 

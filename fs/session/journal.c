@@ -101,32 +101,31 @@ static int check_own_locked(struct journal *journal) REQUIRES(journal->lock)
     return 0;
 }
 
-/* Our folder, with one more entry counted in it. */
-static int hold_own(struct journal *journal, struct journal_folder **ret_folder, struct error *err)
+/* Our folder, with one more entry counted in it; NULL: the reason is in @err. */
+static struct journal_folder *hold_own(struct journal *journal, struct error *err)
 {
+    struct journal_folder *made = NULL;
     mutex_lock(&journal->lock);
     int r = check_own_locked(journal);
-    bool is_there = journal->own;
-    mutex_unlock(&journal->lock);
-    if (r < 0)
-        return error_set(err, r, "out of memory");
-    struct journal_folder *made = NULL;
-    if (!is_there) {
-        r = journal_folder_make(journal->root, journal->prefix, &made, err);
-        if (r < 0)
-            return r;
+    if (r == 0 && !journal->own) {
+        mutex_unlock(&journal->lock);
+        if (journal_folder_make(journal->root, journal->prefix, &made, err) < 0)
+            return NULL;
+        mutex_lock(&journal->lock);
+        if (!journal->own)
+            journal->own = take_ptr(made);
     }
-    mutex_lock(&journal->lock);
-    if (!journal->own)
-        journal->own = take_ptr(made);
-    *ret_folder = journal->own;
-    journal->own->n_entries++;
+    struct journal_folder *own = r == 0 ? journal->own : NULL;
+    if (own)
+        own->n_entries++;
+    else
+        error_set(err, -ENOMEM, "out of memory");
     mutex_unlock(&journal->lock);
     if (made) { /* another thread was faster */
         journal_folder_remove(made);
         journal_folder_close(made);
     }
-    return 0;
+    return own;
 }
 
 static void drop_adopted_locked(struct journal *journal, const struct journal_folder *folder)
@@ -218,10 +217,9 @@ static int replace_file(const struct journal_entry *entry, const char *text)
 /* From a folder that is gone to one that is there. */
 static int move_to_own(struct journal_entry *entry, struct error *err)
 {
-    struct journal_folder *folder;
-    int r = hold_own(entry->journal, &folder, err);
-    if (r < 0)
-        return r;
+    struct journal_folder *folder = hold_own(entry->journal, err);
+    if (!folder)
+        return err->code;
     char *path;
     if (asprintf(&path, "%s/%s%s", folder->path, entry->mark, journal_entry_suffix) < 0) {
         let_go(entry->journal, folder);
@@ -255,10 +253,9 @@ int journal_add(struct journal *journal, const struct change *change,
     int r = journal_check(change, err);
     if (r < 0)
         return r;
-    struct journal_folder *folder;
-    r = hold_own(journal, &folder, err);
-    if (r < 0)
-        return r;
+    struct journal_folder *folder = hold_own(journal, err);
+    if (!folder)
+        return err->code;
     struct journal_entry *entry = journal_entry_new(journal, folder, change->mark);
     if (!entry) {
         let_go(journal, folder);

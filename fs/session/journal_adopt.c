@@ -84,7 +84,6 @@ static void adopt_entry(struct adoption *adoption, struct journal_folder *folder
         journal_forget(entry);
         return;
     }
-    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
     adoption->leftovers[adoption->n++] =
         (struct journal_leftover){.entry = entry, .change = change};
     folder->n_entries++; /* nobody else knows the folder yet */
