@@ -6,8 +6,8 @@
     tests/lint/analyze.py planted BUILD
 
 BUILD is a meson build folder: its compile_commands.json says how files are compiled. With FILEs,
-all that the tool says of them is printed, with the path to each finding. clang's analyzer, which
-takes longest, looks at the program only, and into all of it if ANALYZE_LONG is set. "planted"
+all that the tool says of them is printed, with the path to each finding. clang's analyzer looks at
+the program only, and into all of it if ANALYZE_LONG is set; gcc's looks at tests only then. "planted"
 checks that each tool finds what tests/lint/planted/ has for it, and nothing else there.
 
 A wrong finding is marked behind the code of its line, or in the line above:
@@ -146,7 +146,7 @@ class Cppcheck(Tool):
 TOOLS = {
     "clang-tidy": ClangTidy("clang-tidy-14", " 14.", PROGRAM + TESTS),
     "clang-analyzer": ClangAnalyzer("clang-tidy-14", " 14.", PROGRAM),
-    "gcc-analyzer": GccAnalyzer("gcc-12", " 12.", PROGRAM + TESTS),
+    "gcc-analyzer": GccAnalyzer("gcc-12", " 12.", PROGRAM + (TESTS if IS_LONG else ())),
     "cppcheck": Cppcheck("cppcheck", " 2.10", PROGRAM + TESTS),
 }
 

@@ -76,7 +76,8 @@ assert_sound "$fd" "$T/a.raw"
 exec {fd}<&-
 assert_sound "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
 mount -t tmpfs -o ro tmpfs "$T/place"
-qemu-img snapshot -c s1 "$T/images/a.qcow2"
+# (Locks go a moment after the last close.)
+wait_for 20 qemu-img snapshot -c s1 "$T/images/a.qcow2" 2>/dev/null || fail "the image stays locked"
 assert_sound "$MNT/a.qcow2/snapshots/s1.raw" "$T/a.raw"
 assert_serving
 mount_stop
