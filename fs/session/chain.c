@@ -79,8 +79,11 @@ static int append_layer(struct chain *chain, const struct qcow_file *file, const
     chain->layers = grown;
     struct chain_layer *layer = &grown[chain->n_layers++];
     *layer = (struct chain_layer){
-        .path = strdup(file->name), .format = file->format, .guest_size = guest_size, .st = *st};
-    /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
+        .path = strdup(file->name),
+        /* lint: gcc-analyzer/malloc-leak: kept at an index that gcc loses sight of */
+        .format = file->format,
+        .guest_size = guest_size,
+        .st = *st};
     return layer->path ? 0 : -ENOMEM;
 }
 
