@@ -201,7 +201,7 @@ static void add_reader(void *ctx, const json_t *domain, const json_t *reader)
     columns_add(&table->columns, "%s", text_of(domain, "directory", "?"));
     columns_add(&table->columns, "%s", text_of(reader, "snapshot", "now"));
     columns_add(&table->columns, "%s", text_of(reader, "target", "?"));
-    columns_add(&table->columns, "%s", pid ? program : "(upload)");
+    columns_add(&table->columns, "%s", program);
     columns_add(&table->columns, "%lld", (long long)pid);
     add_progress(table, domain, reader);
 }
