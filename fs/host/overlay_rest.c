@@ -163,7 +163,7 @@ static bool may_have_started(const struct overlay_undo *undo)
  * the old definition fails, and so does one that comes to the file when it is deleted. One that
  * came before us is seen by its lock, or by libvirt.
  */
-static int drop(const struct overlay_undo *undo, int fd, bool must_compare, struct error *err)
+static int drop(struct overlay_undo *undo, int fd, bool must_compare, struct error *err)
 {
     bool is_locked;
     struct overlay_content content = {0};
@@ -185,7 +185,10 @@ static int drop(const struct overlay_undo *undo, int fd, bool must_compare, stru
     }
     if (r == 0)
         r = overlay_define_back(undo, err);
-    return r < 0 ? r : overlay_file_delete(undo->disk, err);
+    if (r < 0)
+        return r;
+    live_refresh_record(&undo->live); /* else listings look for the file that is deleted now */
+    return overlay_file_delete(undo->disk, err);
 }
 
 /*

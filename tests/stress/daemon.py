@@ -173,10 +173,6 @@ class Daemon:
             raise Failure(f"descriptors without a reader: {self.descriptors()}") from None
         self.world.say(f"descriptors when idle: {len(self.descriptors())}")
 
-    def has_logged(self, pattern):
-        with open(self.log, encoding="utf-8", errors="replace") as f:
-            return re.search(pattern, f.read()) is not None
-
     def tail(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
             return " / ".join(f.read().splitlines()[-5:])

@@ -13,8 +13,6 @@ WARNINGS = [
     "for them to be thawed",
     "had died: detached that mount",
     "is left to the next mount or to --recover",
-    # An overlay, in the moment between its end and libvirt's word of it.
-    r"disk '\w+': cannot open '.*virtsnapfs-.*No such file or directory: its files cannot be read",
     "lost the connection within image",
 ]
 

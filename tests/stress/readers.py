@@ -94,11 +94,6 @@ class Reader:
             return None
         if domain.kind == "come" and number in (errno.ENOENT, errno.ESTALE):
             return "as the domain came or went"
-        # A weakness that is known: until libvirt's word of it comes, the record names an overlay
-        # that was merged and deleted, and the disk's snapshots are not found.
-        if number == errno.ENOENT and self.daemon.has_logged(
-                rf"domain '{domain.name}': disk '\w+': cannot open '.*overlay': No such file"):
-            return "in the moment after a merge"
         if self.snapshot != "now":
             return None
         if number == errno.EBUSY:
