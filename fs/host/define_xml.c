@@ -133,7 +133,7 @@ static int restore_disk(xmlNode *disk, const struct change_disk *overlay, bool w
     if (r < 0)
         return r;
     store = xml_child(disk, "backingStore");
-    bool is_left_over = was_bare && (is_on_overlay || is_on_base) && is_empty_store(store);
+    bool is_left_over = was_bare && (is_on_overlay || is_on_base) && store;
     if (is_left_over)
         drop(store);
     return is_on_overlay || is_left_over;

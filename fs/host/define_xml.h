@@ -16,8 +16,9 @@
  * overlay's <backingStore> says what is below it, that moves up with all it says; else the base is
  * named as @overlay has it.
  *
- * @was_bare  the disk had no <backingStore> before: an empty one is taken away (libvirt leaves one
- *            when an overlay of a domain that was off is merged while it runs)
+ * @was_bare  the disk had no <backingStore> before: one is taken away (libvirt leaves one when an
+ *            overlay of a domain that was off is merged while it runs; with all layers in it, if
+ *            libvirtd was started anew before)
  *
  * 1 and the new text (caller frees); 0 if there is nothing to do; -EBADMSG (what is below an
  * overlay is not the base: @err says so), -ENOMEM.

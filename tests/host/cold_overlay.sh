@@ -5,7 +5,8 @@
 . "$(dirname "$0")/../lib/host.sh"
 
 mkdir "$T/disks"
-make_qcow2 "$T/disks/a.img" 8M
+make_qcow2 "$T/disks/a.base" 8M
+qemu-img create -q -f qcow2 -b "$T/disks/a.base" -F qcow2 "$T/disks/a.img"
 truncate -s 8M "$T/disks/b.img"
 domain_define cold "$(disk_xml "$T/disks/a.img" qcow2 vda)" \
     "$(disk_xml "$T/disks/b.img" raw vdb '' "cache='none' discard='unmap'")"
@@ -65,6 +66,18 @@ exec {a}<&- {b}<&-
 check_back 'still on'
 domain_destroy cold
 check_disks 7 1
+
+# The same, and libvirtd was started anew meanwhile: it then writes all layers into the definition.
+wait_for 20 state_is cold 'shut off' || fail 'not shut off'
+fill 3
+start_over 3
+kill -TERM "$LIBVIRTD_PID"
+wait_for 20 is_gone_or_zombie "$LIBVIRTD_PID"
+libvirtd_start
+exec {a}<&- {b}<&-
+check_back 'libvirtd started anew'
+domain_destroy cold
+check_disks 7 3
 
 # Started and ended again.
 wait_for 20 state_is cold 'shut off' || fail 'not shut off'

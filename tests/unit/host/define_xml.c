@@ -100,14 +100,20 @@ static void keeps_volumes_and_startup_policies(void **state)
                    "<source pool=\"p\" volume=\"v\" startupPolicy=\"optional\"/><target");
 }
 
-static void takes_away_an_empty_chain_only_where_there_was_none(void **state)
+static void takes_away_a_chain_only_where_there_was_none(void **state)
 {
     (void)state;
     static const char on_base[] = "<disk type='file'><driver type='raw'/><source file='/i/a.img'/>"
                                   "<backingStore/>" TARGET "</disk>";
+    static const char with_layers[] =
+        "<disk type='file'><driver name='qemu' type='raw'/><source file='/i/a.img'/>"
+        "<backingStore type='file'><format type='raw'/><source file='/i/below'/><backingStore/>"
+        "</backingStore>" TARGET "</disk>";
     struct error err = {0};
     check_restored(on_base, true, "<source file=\"/i/a.img\"/><target dev=\"vda\"/>");
+    check_restored(with_layers, true, "<source file=\"/i/a.img\"/><target dev=\"vda\"/>");
     assert_int_equal(restore(on_base, false, &err), 0);
+    assert_int_equal(restore(with_layers, false, &err), 0);
 }
 
 static void changes_nothing_where_the_overlay_is_not(void **state)
@@ -175,7 +181,7 @@ int main(void)
         cmocka_unit_test(raises_what_is_below_with_all_it_says),
         cmocka_unit_test(keeps_the_chain_below_the_base),
         cmocka_unit_test(keeps_volumes_and_startup_policies),
-        cmocka_unit_test(takes_away_an_empty_chain_only_where_there_was_none),
+        cmocka_unit_test(takes_away_a_chain_only_where_there_was_none),
         cmocka_unit_test(changes_nothing_where_the_overlay_is_not),
         cmocka_unit_test(refuses_another_base),
         cmocka_unit_test(knows_what_an_overlay_would_lose),
