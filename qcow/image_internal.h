@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An open image from within: its layers. Immutable once open but for the watch, so that any
- * number of threads may read.
+ * An open image from within: its layers. Immutable once open but for the watch and a flag, so that
+ * any number of threads may read.
  */
 #pragma once
+
+#include <stdatomic.h>
 
 #include "qcow/cache.h"
 #include "qcow/cluster.h"
@@ -31,6 +33,7 @@ struct qcow_image {
     struct layer *layers; /* [0] is the top */
     unsigned n_layers;
     struct qcow_cache *cache; /* borrowed */
+    atomic_bool is_walkable;  /* l1_check() was content with it */
     bool is_watched;          /* a snapshot is read: watch it */
     struct snapshot_watch watch;
 };

@@ -57,3 +57,13 @@ int l1_check(struct qcow_image *image, struct error *err)
     int watched = snapshot_watch_check(&image->watch, &image->layers[0].src, &gone);
     return watched == -ESTALE ? error_set(err, watched, "%s", gone.text) : r;
 }
+
+int qcow_check_walk(struct qcow_image *image, struct error *err)
+{
+    if (atomic_load(&image->is_walkable))
+        return 0;
+    int r = l1_check(image, err);
+    if (r == 0)
+        atomic_store(&image->is_walkable, true);
+    return r;
+}

@@ -237,3 +237,12 @@ struct qcow_extent {
  */
 int qcow_map(struct qcow_image *image, uint64_t guest_off, uint64_t max_len,
              struct qcow_extent *ret_extent, struct error *err);
+
+/*
+ * Whether the whole map can be walked in a time that the files account for: for whoever has called
+ * qcow_map() again and again, and is still not where he wants to be. Reads the L1 tables (see
+ * qcow/l1_check.h); once an image was found sound, never again.
+ *
+ * 0, or as l1_check() says.
+ */
+int qcow_check_walk(struct qcow_image *image, struct error *err);

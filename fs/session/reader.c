@@ -366,13 +366,21 @@ static int seek_step(const struct seek *seek, uint64_t guest_off, uint64_t *ret_
     return 0;
 }
 
+/*
+ * A step takes milliseconds. After that many, the image has to account for more of them: one that
+ * names one empty table over and over would keep a thread busy for hours.
+ */
+enum { STEPS_UNCHECKED = 16 };
+
 static int seek_all(const struct seek *seek, uint64_t guest_off, uint64_t *ret_off,
                     struct error *err)
 {
     uint64_t guest_size = qcow_size(seek->image);
-    while (guest_off < guest_size) {
+    for (unsigned n = 0; guest_off < guest_size; n++) {
         uint64_t len = 0;
-        int r = seek_step(seek, guest_off, &len, err);
+        int r = n == STEPS_UNCHECKED ? qcow_check_walk(seek->image, err) : 0;
+        if (r == 0)
+            r = seek_step(seek, guest_off, &len, err);
         if (r < 0)
             return r;
         if (r > 0) {

@@ -132,6 +132,28 @@ static void entries_past_the_end_of_the_disk_do_not_count(void **state)
     image_destroy(&image);
 }
 
+/* For a walk by qcow_map() the same is asked for by itself. */
+static void a_walk_is_judged_by_itself(void **state)
+{
+    (void)state;
+    struct image hostile, sound;
+    struct error err = {0};
+    make_hostile(&hostile, 1 << 16);
+    struct image_options options = {.guest_size = 8 * TABLE_COVERS};
+    image_create(&sound, &options);
+    image_set_l2(&sound, 0, 0);
+    struct qcow_image *opened = image_open(&hostile, NULL, cache, NULL);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(qcow_check_walk(opened, &err), -EBADMSG);
+    qcow_close(opened);
+    opened = image_open(&sound, NULL, cache, NULL);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(qcow_check_walk(opened, &err), 0);
+    qcow_close(opened);
+    image_destroy(&sound);
+    image_destroy(&hostile);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -142,6 +164,7 @@ int main(void)
         TEST(refuses_it_in_a_snapshot_too),
         TEST(takes_an_image_that_is_full_of_tables),
         TEST(entries_past_the_end_of_the_disk_do_not_count),
+        TEST(a_walk_is_judged_by_itself),
     };
     return cmocka_run_group_tests_name("qcow/l1_check", tests, NULL, NULL);
 }

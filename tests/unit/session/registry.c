@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "qcow/format.h"
+#include "tests/lib/image.h"
 #include "tests/lib/pause.h"
 #include "tests/unit/session/registry_fixture.h"
 
@@ -318,6 +320,49 @@ static void holes_are_found_by_seek(void **state)
     fixture_close(&f);
 }
 
+/* A disk of @n_tables times 32 KiB, each L1 entry of which names the same empty L2 table. */
+static void put_hostile(struct fixture *f, uint32_t n_tables, uint64_t guest_size)
+{
+    struct image image;
+    image_create(&image, &(struct image_options){.name = "solo", .guest_size = guest_size});
+    uint64_t l2_off = image_alloc(&image, 1);
+    for (uint32_t i = 0; i < n_tables; i++)
+        image_set_l1(&image, i, l2_off | L2_COPIED);
+    fake_host_put_image(f->fake, "solo", 0, image.fd);
+    image_destroy(&image);
+}
+
+static void a_walk_that_the_image_does_not_account_for_is_refused(void **state)
+{
+    (void)state;
+    enum { N_TABLES = 1 << 20 };
+    const uint64_t guest_size = (uint64_t)N_TABLES * 64 * 512;
+    struct fixture f;
+    fixture_open(&f, &patient);
+    put_hostile(&f, N_TABLES, guest_size);
+    struct domain *domain = fake_host_find(f.fake, "solo");
+    struct asked asked;
+    asked_init(&asked);
+    struct open_request request = {.domain = domain,
+                                   .disk = domain_find_disk(domain, "vda"),
+                                   .serial = peek_serial(&f, "id-solo", "vda"),
+                                   .shown = {.guest_size = guest_size},
+                                   .done = asked_done,
+                                   .ctx = &asked};
+    registry_open(f.registry, &request);
+    assert_int_equal(asked_await(&asked), 0);
+    struct error err = {0};
+    uint64_t off = 0;
+    assert_int_equal(reader_seek(asked.reader, 0, SEEK_DATA, NULL, NULL, &off, &err), -EBADMSG);
+    assert_non_null(strstr(err.text, "more L2 tables than the file has clusters"));
+    /* Where it does not take long, it is walked. */
+    assert_int_equal(
+        reader_seek(asked.reader, guest_size - 65536, SEEK_DATA, NULL, NULL, &off, &err), -ENXIO);
+    reader_close(asked.reader);
+    domain_unref(domain);
+    fixture_close(&f);
+}
+
 /* Number of layers in what the disks are shown from, for who was told @current by the host. */
 static size_t count_layers(struct fixture *f, struct domain *current)
 {
@@ -387,6 +432,7 @@ int main(void)
         cmocka_unit_test(giving_up_before_the_request_waits_is_noticed),
         cmocka_unit_test(a_cold_image_is_locked_until_the_last_close),
         cmocka_unit_test(holes_are_found_by_seek),
+        cmocka_unit_test(a_walk_that_the_image_does_not_account_for_is_refused),
         cmocka_unit_test(disks_are_shown_without_the_overlay),
         cmocka_unit_test(a_locked_image_hides_no_change_of_the_record),
     };
