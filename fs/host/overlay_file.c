@@ -47,10 +47,11 @@ static int open_no_ref(void *ctx, const struct qcow_ref *ref, struct qcow_file *
 static int find_data(struct qcow_image *image, bool *ret_has_data, struct error *err)
 {
     uint64_t guest_off = 0, guest_size = qcow_size(image);
+    int r = qcow_check_walk(image, err);
     *ret_has_data = false;
-    while (guest_off < guest_size) {
+    while (r == 0 && guest_off < guest_size) {
         struct qcow_extent extent;
-        int r = qcow_map(image, guest_off, guest_size - guest_off, &extent, err);
+        r = qcow_map(image, guest_off, guest_size - guest_off, &extent, err);
         if (r < 0)
             return r;
         if (extent.kind != QCOW_HOLE) {
@@ -59,7 +60,7 @@ static int find_data(struct qcow_image *image, bool *ret_has_data, struct error 
         }
         guest_off += extent.len;
     }
-    return 0;
+    return r;
 }
 
 static int read_data(const char *path, int fd, bool *ret_has_data, struct error *err)
@@ -186,12 +187,31 @@ bool overlay_file_may_be_shared(const struct change_disk *disk)
     return !is_local(disk->file) || !is_local(disk->base);
 }
 
-/* The next file of the chain, as the image records it; NULL at its end. */
-static char *follow(const char *path)
+/*
+ * Of a backing file. What says nothing counts as qcow2 if it looks like that: at worst an overlay
+ * that is not used waits for its merge, where the other mistake would merge one that is.
+ */
+static enum qcow_format format_of_next(const char *recorded, const char *path)
 {
     struct error why = {0};
+    enum qcow_format format;
+    if (recorded)
+        return qcow_format_parse(recorded, &format) == 0 ? format : QCOW_FORMAT_RAW;
     auto_close int fd = file_open_image(path, NULL, 0, &why);
-    if (fd < 0 || !qcow_has_magic(fd))
+    return fd >= 0 && qcow_has_magic(fd) ? QCOW_FORMAT_QCOW2 : QCOW_FORMAT_RAW;
+}
+
+/*
+ * The next file of the chain, as the image records it, and its format; NULL at its end. A raw
+ * image is the end, whatever a guest has written there.
+ */
+static char *follow(const char *path, enum qcow_format *format)
+{
+    struct error why = {0};
+    if (*format != QCOW_FORMAT_QCOW2)
+        return NULL;
+    auto_close int fd = file_open_image(path, NULL, 0, &why);
+    if (fd < 0)
         return NULL;
     struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = (char *)path};
     struct qcow_info info;
@@ -200,17 +220,20 @@ static char *follow(const char *path)
     char *next = NULL;
     if (info.backing_name && file_resolve_ref(path, info.backing_name, &next, &why) < 0)
         next = NULL;
+    if (next)
+        *format = format_of_next(info.backing_format, next);
     qcow_info_fini(&info);
     return next;
 }
 
-bool overlay_file_is_below(const struct change_disk *disk, const char *path)
+bool overlay_file_is_below(const struct change_disk *disk, const char *path,
+                           enum qcow_format format)
 {
     char *at = strdup(path);
     bool is_found = false;
     for (int depth = 0; at && depth < DEPTH_MAX && !is_found; depth++) {
         is_found = strcmp(at, disk->file) == 0;
-        char *next = is_found ? NULL : follow(at);
+        char *next = is_found ? NULL : follow(at, &format);
         free(at);
         at = next;
     }

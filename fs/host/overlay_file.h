@@ -45,8 +45,12 @@ bool overlay_file_is_newer(const struct change_disk *disk);
  */
 bool overlay_file_may_be_shared(const struct change_disk *disk);
 
-/* True if @path is the overlay or leads to it by the backing files that the images record. */
-bool overlay_file_is_below(const struct change_disk *disk, const char *path);
+/*
+ * True if @path, of that format, is the overlay or leads to it by the backing files, and their
+ * formats, that the images record.
+ */
+bool overlay_file_is_below(const struct change_disk *disk, const char *path,
+                           enum qcow_format format);
 
 /* Deletes it, on disk for good. 0 (also if there is none) or -EIO. */
 int overlay_file_delete(const struct change_disk *disk, struct error *err);

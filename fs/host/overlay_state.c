@@ -62,7 +62,8 @@ static bool leads_to(const struct view *view, const struct change_disk *overlay)
 {
     for (size_t i = 0; i < view->n_disks; i++) {
         const struct disk *disk = &view->disks[i];
-        if (disk->n_layers && overlay_file_is_below(overlay, disk->layers[disk->n_layers - 1].path))
+        const struct disk_layer *last = disk->n_layers ? &disk->layers[disk->n_layers - 1] : NULL;
+        if (last && overlay_file_is_below(overlay, last->path, last->format))
             return true;
     }
     return false;
