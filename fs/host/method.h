@@ -24,7 +24,10 @@ struct change_steps {
      */
     int (*enter)(void *ctx, struct change *change, struct error *err);
     void (*leave)(void *ctx, struct change *change);
-    /* True once nobody waits for the instant any more; asked during long waits. */
+    /*
+     * True once nobody waits for the instant any more; asked during long waits. In undo the answer
+     * does not matter, but to ask says that there is progress.
+     */
     bool (*is_cancelled)(void *ctx);
     void *ctx;
 };

@@ -89,6 +89,8 @@ int instant_choose(struct instant *instant, struct error *err)
 static int step_note(void *ctx, const struct change *change, struct error *err)
 {
     const struct instant *instant = ctx;
+    if (instant->is_cancelled)
+        instant->is_cancelled(instant->ctx); /* a step that was done is a sign of life */
     return journal_update(instant->entry, change, err);
 }
 

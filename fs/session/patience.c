@@ -20,17 +20,34 @@ static int64_t limit_ns(const struct registry_config *config)
     return ms * 1000000;
 }
 
+/*
+ * An end that takes its time, as the deletion of a large snapshot, cannot be told from one that
+ * hangs: so it is no time-out, but somebody else's turn.
+ */
+static void set_reason_locked(const struct patience *patience, struct error *err)
+    REQUIRES(registry_role)
+{
+    long long s = (monotonic_ns() - patience->since_ns) / 1000000000;
+    if (patience->session->state == SESSION_TAKING)
+        error_set(err, -ETIMEDOUT,
+                  "the hypervisor has not answered for %lld s; what was begun is undone once it "
+                  "does",
+                  s);
+    else
+        error_set(err, -EBUSY,
+                  "an earlier instant is still being put back, without a sign of progress for "
+                  "%lld s",
+                  s);
+}
+
 /* Those who come later are told as well, each after the same time or less. */
 static void tell_waiters_locked(struct patience *patience) REQUIRES(registry_role)
 {
     struct session *session = patience->session;
     struct registry *registry = session->registry;
-    int64_t ns = monotonic_ns() - patience->since_ns;
     struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
     struct error err;
-    error_set(&err, -ETIMEDOUT,
-              "the hypervisor has not answered for %lld s; what was begun is undone once it does",
-              (long long)(ns / 1000000000));
+    set_reason_locked(patience, &err);
     slot_answer_all_locked(session->slot, &err, &answers);
     patience->since_ns = monotonic_ns();
     registry_unlock(registry);

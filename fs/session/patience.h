@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * While an instant is taken: whoever waits for it is told ETIMEDOUT once the hypervisor has given
- * no sign of life for too long, as with a QEMU or a libvirtd that was stopped in the middle of a
- * call. The call goes on, nobody can take it back; what comes of it is undone, since nobody waits
- * any more.
+ * While an instant is taken, or put back: whoever waits for it, or for the one after it, is told
+ * once the hypervisor has given no sign of life for too long, as with a QEMU or a libvirtd that was
+ * stopped in the middle of a call: ETIMEDOUT, or EBUSY. The call goes on, nobody can take it back;
+ * what comes of it is undone, since nobody waits any more.
  */
 #pragma once
 

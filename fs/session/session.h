@@ -91,7 +91,7 @@ struct session {
     struct error end;    /* why it ended early; code 0 if not */
     struct error broken; /* DEFERRED, BROKEN: what the release said last */
     struct cond wake;
-    struct patience *patience; /* while TAKING, else NULL */
+    struct patience *patience; /* while TAKING or RELEASING, else NULL */
     unsigned refs;             /* the thread and each reader, also those of an ended instant */
 };
 

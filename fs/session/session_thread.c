@@ -7,6 +7,7 @@
 
 #include "fs/log.h"
 #include "fs/session/journal.h"
+#include "fs/session/patience.h"
 #include "fs/session/registry_internal.h"
 #include "fs/session/space.h"
 #include "qcow/base/cleanup.h"
@@ -104,6 +105,18 @@ static void settle_locked(struct session *session, int r, const struct error *er
     cond_wake_all(&session->registry->changed);
 }
 
+/* A lock is dropped at once. */
+static int release_patiently(struct session *session, struct error *err)
+{
+    if (!session->instant.change)
+        return instant_release(&session->instant, err);
+    struct patience patience;
+    patience_begin(&patience, session);
+    int r = instant_release(&session->instant, err);
+    patience_end(&patience);
+    return r;
+}
+
 /* RELEASING to GONE, DEFERRED or BROKEN; drops the lock meanwhile. */
 static void release_locked(struct session *session) REQUIRES(registry_role)
 {
@@ -121,7 +134,7 @@ static void release_locked(struct session *session) REQUIRES(registry_role)
     registry_unlock(registry);
     if (is_news && is_first)
         registry_note_error(registry, session->slot->id, "now", &end);
-    int r = instant_release(&session->instant, &err);
+    int r = release_patiently(session, &err);
     if (r < 0 && (r != before.code || strcmp(err.text, before.text) != 0))
         tell_failure(session, r, &err);
     if (r == 0 && !is_first)

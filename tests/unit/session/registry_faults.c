@@ -53,6 +53,30 @@ static void who_waits_for_a_hypervisor_that_hangs_is_told(void **state)
     fixture_close(&f);
 }
 
+static void who_waits_for_a_release_that_hangs_is_told(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct registry_config config = patient;
+    config.timeout_ms = 20;
+    config.quiesce = QUIESCE_NEVER;
+    config.linger_s = 0;
+    fixture_open(&f, &config);
+    fake_host_hold(f.fake, FAKE_MERGE);
+    reader_close(open_disk(&f, "live", "vda"));
+    fake_host_await_begun(f.fake, FAKE_MERGE, 1);
+    for (int i = 0; i < 2; i++) {
+        struct error err;
+        assert_int_equal(open_fails(&f, "live", "vda", &err), -EBUSY);
+        assert_non_null(strstr(err.text, "is still being put back"));
+    }
+    /* It goes on, and nothing of it sticks. */
+    fake_host_let_go(f.fake, FAKE_MERGE);
+    fake_host_await_ended(f.fake, FAKE_MERGE, 1);
+    reader_close(open_disk(&f, "live", "vda"));
+    fixture_close(&f);
+}
+
 static void images_that_cannot_be_opened_undo_the_overlay(void **state)
 {
     (void)state;
@@ -307,6 +331,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_take_tells_all_and_keeps_the_serial),
         cmocka_unit_test(who_waits_for_a_hypervisor_that_hangs_is_told),
+        cmocka_unit_test(who_waits_for_a_release_that_hangs_is_told),
         cmocka_unit_test(images_that_cannot_be_opened_undo_the_overlay),
         cmocka_unit_test(a_failed_release_is_kept_for_a_person),
         cmocka_unit_test(an_overlay_that_cannot_be_undone_after_a_failed_take_is_kept_too),
