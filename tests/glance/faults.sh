@@ -60,12 +60,13 @@ spoilt keystone "$ALWAYS $TOKENS half" 'EIO .*5555'
 spoilt keystone "$ALWAYS $TOKENS slow" 'OK'
 spoilt keystone "$ALWAYS $TOKENS lie (?i)X-Subject-Token X-Subject-Nothing" 'EIO .*as no Keystone does'
 spoilt keystone "$ALWAYS $TOKENS lie \"token\" \"tokem\"" 'EIO .*as no Keystone does'
-spoilt keystone "$ALWAYS $TOKENS lie (\"expires_at\":.\")20 \\g<1>19" 'EIO|EACCES'
+# One that says it has expired is tried all the same: clocks differ, and Glance will tell.
+spoilt keystone "$ALWAYS $TOKENS lie (\"expires_at\":.\")20 \\g<1>19" 'OK'
 
 # ---- Glance: the record ----
 spoilt glance "$ALWAYS $RECORD silent" 'ETIMEDOUT Glance at '
 spoilt glance "1 $RECORD half" 'OK'
-spoilt glance "$ALWAYS $RECORD half" 'EIO'
+spoilt glance "$ALWAYS $RECORD half" 'OK' # asked again by the same id, Glance says that it has it
 spoilt glance "$ALWAYS $RECORD slow" 'OK'
 
 # ---- Glance: the data ----
