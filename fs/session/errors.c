@@ -29,6 +29,19 @@ static struct noted_error *find_recent_locked(struct slot *slot, const char *wha
     return NULL;
 }
 
+/* One fault, one line: it may show at several files, and as the end of the instant. */
+static bool was_said_locked(const struct slot *slot, const struct error *err)
+    REQUIRES(registry_role)
+{
+    int64_t since = monotonic_ns() - (int64_t)ERROR_QUIET_S * 1000000000;
+    for (size_t i = 0; i < ERRORS_KEPT; i++) {
+        const struct noted_error *noted = &slot->errors[i];
+        if (noted->what && noted->first_ns > since && strcmp(noted->err.text, err->text) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* One more line; true if that is not too many within ERROR_QUIET_S. */
 static bool count_line(struct error_lines *lines, unsigned max)
 {
@@ -81,8 +94,8 @@ static enum verdict note_locked(struct registry *registry, const char *domain_id
     if (!slot)
         return LINE;
     struct noted_error *noted = find_recent_locked(slot, what, err);
-    bool is_known = noted;
-    if (!is_known) {
+    bool is_known = was_said_locked(slot, err);
+    if (!noted) {
         noted = &slot->errors[slot->n_errors++ % ERRORS_KEPT];
         free(noted->what);
         noted->what = strdup(what);
@@ -92,6 +105,31 @@ static enum verdict note_locked(struct registry *registry, const char *domain_id
     }
     clock_gettime(CLOCK_REALTIME, &noted->time);
     return is_known ? QUIET : judge_locked(slot, what);
+}
+
+/* A line about the domain was logged a moment ago. */
+static bool is_told(struct registry *registry, const char *domain_id)
+{
+    registry_lock(registry);
+    const struct slot *slot = slot_find_locked(registry, domain_id);
+    bool is_told = slot && slot->lines.n > 0 &&
+                   monotonic_ns() - slot->lines.begin_ns < (int64_t)ERROR_QUIET_S * 1000000000;
+    registry_unlock(registry);
+    return is_told;
+}
+
+void registry_note_end(struct session *session, const struct error *err)
+{
+    struct registry *registry = session->registry;
+    const char *domain_id = session->slot->id;
+    if (!session->ends_with_guest || !is_told(registry, domain_id)) {
+        registry_note_error(registry, domain_id, "now", err);
+        return;
+    }
+    registry_lock(registry);
+    note_locked(registry, domain_id, "now", err);
+    registry_unlock(registry);
+    log_info("domain %s: the instant has ended: %s", domain_id, err->text);
 }
 
 void registry_note_error(struct registry *registry, const char *domain_id, const char *what,

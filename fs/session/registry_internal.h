@@ -197,5 +197,11 @@ void registry_note_record(struct session *session) EXCLUDES(registry_role);
  */
 int record_find(struct host *host, const char *id, struct domain **ret_domain, struct error *err);
 
+/*
+ * errors.c: why an instant ended early. Where the end of the guest ends it, its readers may have
+ * met the fault first: if a line says so, this one is logged as information only.
+ */
+void registry_note_end(struct session *session, const struct error *err) EXCLUDES(registry_role);
+
 /* errors.c: frees what a slot's errors hold. */
 void slot_errors_fini(struct slot *slot);

@@ -133,7 +133,7 @@ static void release_locked(struct session *session) REQUIRES(registry_role)
     }
     registry_unlock(registry);
     if (is_news && is_first)
-        registry_note_error(registry, session->slot->id, "now", &end);
+        registry_note_end(session, &end);
     int r = release_patiently(session, &err);
     if (r < 0 && (r != before.code || strcmp(err.text, before.text) != 0))
         tell_failure(session, r, &err);

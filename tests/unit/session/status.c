@@ -209,6 +209,26 @@ static void a_fault_that_is_another_each_time_is_no_flood(void **state)
     fixture_close(&f);
 }
 
+static void one_fault_at_several_files_is_one_line(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &patient);
+    int saved;
+    char path[40];
+    struct error err;
+    error_set(&err, -EIO, "the domain was stopped");
+    begin_log(&saved, path);
+    registry_note_error(f.registry, "id-off", "now", &err);
+    registry_note_error(f.registry, "id-off", "now.raw", &err);
+    registry_note_error(f.registry, "id-solo", "now.raw", &err);
+    assert_int_equal(end_log(saved, path, "the domain was stopped"), 2);
+    json_t *root = get_status(&f, "off");
+    assert_string_equal(get_text(get_first(root, "errors", 2), "what"), "now");
+    json_decref(root);
+    fixture_close(&f);
+}
+
 static void errors_are_shown_at_their_own_file(void **state)
 {
     (void)state;
@@ -272,6 +292,7 @@ int main(void)
         cmocka_unit_test(shows_an_instant_that_is_being_taken),
         cmocka_unit_test(keeps_the_last_errors),
         cmocka_unit_test(a_fault_that_is_another_each_time_is_no_flood),
+        cmocka_unit_test(one_fault_at_several_files_is_one_line),
         cmocka_unit_test(errors_are_shown_at_their_own_file),
         cmocka_unit_test(an_instant_has_attributes),
         cmocka_unit_test(odd_bytes_do_not_spoil_the_json),
