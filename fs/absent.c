@@ -31,6 +31,12 @@ int libvirt_open(const struct libvirt_config *config, struct host **ret_host, st
     return refuse(err);
 }
 
+int libvirt_work_wake(struct broker_call *call, struct error *err)
+{
+    (void)call;
+    return refuse(err);
+}
+
 int hardware_read(const char *xml, const char *target, struct hardware *ret_hardware,
                   struct error *err)
 {

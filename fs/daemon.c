@@ -80,6 +80,12 @@ static void drop_terminal(void)
         (void)take_fd(null);
 }
 
+void daemon_leave_terminal(void)
+{
+    log_to_syslog();
+    drop_terminal();
+}
+
 void daemon_ready(struct daemon *daemon)
 {
     if (daemon->verdict_fd < 0)
@@ -87,8 +93,7 @@ void daemon_ready(struct daemon *daemon)
     setsid();
     if (chdir("/") < 0)
         log_debug("cannot change to /: %s", strerrordesc_np(errno));
-    log_to_syslog();
-    drop_terminal();
+    daemon_leave_terminal();
     send_verdict(daemon, 0);
 }
 

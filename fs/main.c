@@ -11,6 +11,7 @@
 
 #include "fs/alive.h"
 #include "fs/cloud.h"
+#include "fs/confine.h"
 #include "fs/daemon.h"
 #include "fs/errand.h"
 #include "fs/full.h"
@@ -23,6 +24,7 @@
 #include "fs/log.h"
 #include "fs/notify.h"
 #include "fs/options.h"
+#include "fs/sandbox/broker.h"
 #include "fs/session/journal.h"
 #include "fs/session/registry.h"
 #include "fs/session/space.h"
@@ -69,6 +71,7 @@ struct program {
     struct mount *mount;
     struct alive *alive;
     struct cloud cloud;
+    struct sandbox_report sandbox;
     unsigned n_refused; /* leftovers that nobody but a person can judge */
 };
 
@@ -198,6 +201,7 @@ static int create_registry(struct program *p, struct error *err)
         .linger_s = p->options.linger_s,
         .max_hold_s = p->options.max_hold_s,
         .max_open = p->options.max_open,
+        .sandbox = p->sandbox,
     };
     int r = registry_create(&config, &p->registry, err);
     if (r == 0)
@@ -205,7 +209,7 @@ static int create_registry(struct program *p, struct error *err)
     return r;
 }
 
-static int attach_mount(struct program *p, struct error *err)
+static int open_mount(struct program *p, struct error *err)
 {
     struct mount_config config = {
         .tree = {.host = p->host,
@@ -215,14 +219,10 @@ static int attach_mount(struct program *p, struct error *err)
                  .gid = p->options.gid,
                  .umask = p->options.umask,
                  .list = tree_lists[p->options.list]},
-        .source = p->options.source,
-        .mountpoint = p->options.mountpoint,
+        .attach = confine_describe_mount(&p->options),
         .glance = p->cloud.glance,
         .no_glance = p->cloud.refusal.code < 0 ? p->cloud.refusal.text : NULL,
         .max_uploads = p->options.max_uploads,
-        .allow_other = p->options.allow_other,
-        .is_ro = p->options.is_ro,
-        .is_debug = p->options.is_debug,
         .is_single_thread = p->options.is_single_thread,
     };
     return mount_open(&config, &p->mount, err);
@@ -238,7 +238,8 @@ static void begin_alive(struct program *p)
 
 static int start(struct program *p, struct error *err)
 {
-    if (cloud_start(&p->cloud, p->options.timeout_s, err) < 0 ||
+    if (confine_enter(&p->options, &p->cloud, &p->sandbox, err) < 0 ||
+        cloud_start(&p->cloud, p->options.timeout_s, err) < 0 ||
         qcow_cache_create(p->options.cache_len, &p->cache, err) < 0 ||
         qcow_cache_set_threads(p->cache, p->options.n_threads, err) < 0)
         return EXIT_SYSTEM;
@@ -249,7 +250,7 @@ static int start(struct program *p, struct error *err)
         create_registry(p, err) < 0 ||
         stamps_open(p->options.state_dir, p->options.source, &p->stamps, err) < 0)
         return EXIT_SYSTEM;
-    if (attach_mount(p, err) < 0)
+    if (open_mount(p, err) < 0)
         return EXIT_NO_MOUNT;
     begin_alive(p);
     return file_forbid_tree(mount_path(p->mount), err) < 0 ? EXIT_SYSTEM : EXIT_FINE;
@@ -318,6 +319,8 @@ static int serve(struct program *p, struct error *err)
     struct error why = {0};
     if (recover(p, &why) < 0)
         log_error("%s", why.text);
+    if (!p->options.is_foreground)
+        broker_detach();
     helper_say_mounted(&p->helper, &p->options);
     daemon_ready(&p->daemon);
     notify_send(&p->notify, NOTIFY_READY);
@@ -347,6 +350,7 @@ static void tear_down(struct program *p)
         p->host->ops->close(p->host);
     qcow_cache_destroy(p->cache);
     alive_end(p->alive);
+    broker_stop();
 }
 
 static int run(struct program *p)
@@ -382,7 +386,8 @@ static int run(struct program *p)
 /* Up to where a mount would begin. */
 static int start_recovery(struct program *p, struct error *err)
 {
-    if (qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
+    if (confine_enter(&p->options, &p->cloud, &p->sandbox, err) < 0 ||
+        qcow_cache_create(p->options.cache_len, &p->cache, err) < 0)
         return EXIT_SYSTEM;
     int status = open_host(p, err);
     if (status != EXIT_FINE)

@@ -351,6 +351,14 @@ static int set_ro(const struct option_value *v, struct error *err)
     return 0;
 }
 
+static int set_sandbox(const struct option_value *v, struct error *err)
+{
+    if (strcmp(v->text, "yes") != 0 && strcmp(v->text, "no") != 0)
+        return error_set(err, -EINVAL, "option %s: '%s' is not yes or no", v->name, v->text);
+    v->options->is_sandboxed = strcmp(v->text, "yes") == 0;
+    return 0;
+}
+
 static int set_help(const struct option_value *v, struct error *err)
 {
     (void)err;
@@ -437,6 +445,7 @@ static const struct option known[] = {
     {"umask", true, set_umask},
     {"allow_other", false, set_allow_other},
     {"ro", false, set_ro},
+    {"sandbox", true, set_sandbox},
     {"debug", false, set_debug}, /* libfuse's own name for -d */
     {"recover", false, set_recover},
     {"wait", false, set_wait},

@@ -275,6 +275,7 @@ int options_parse(int argc, char *const *argv, struct options *ret_options, stru
         .uid = geteuid(),
         .gid = getegid(),
         .umask = 077,
+        .is_sandboxed = true,
     };
     struct arguments rest = {.next = argv + (argc > 0), .end = argv + argc};
     int r = read_arguments(ret_options, &rest, err);
@@ -346,6 +347,7 @@ void options_print_help(FILE *to)
           "  uid=N gid=N         owner of all files (the mounting user)\n"
           "  umask=OCTAL         taken from mode 0444 and 0555 (077)\n"
           "  allow_other         others than the mounting user may look\n"
-          "  ro                  mounted read-only\n",
+          "  ro                  mounted read-only\n"
+          "  sandbox=yes|no      the program gives up what it does not need (yes)\n",
           to);
 }

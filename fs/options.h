@@ -64,6 +64,7 @@ struct options {
     gid_t gid;
     mode_t umask; /* taken from 0444 for files and 0555 for directories */
     bool allow_other, is_ro;
+    bool is_sandboxed;
 };
 
 /*

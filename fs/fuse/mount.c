@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/fuse/attach.h"
 #include "fs/fuse/buffer.h"
 #include "fs/fuse/mountpoint.h"
 #include "fs/fuse/ops.h"
@@ -28,7 +30,6 @@ enum {
     THREADS_IDLE_MAX = 8,
     /* How long to wait for the loop before it is woken once more. */
     WAKE_INTERVAL_NS = 20 * 1000 * 1000,
-    LOG_LINE_MAX = 1024,
 };
 /* Between two lines about being short of memory. */
 #define QUIET_NS ((int64_t)10 * 1000000000)
@@ -49,54 +50,9 @@ struct mount {
     bool is_serving GUARDED_BY(lock);
 };
 
-/* libfuse's own messages are lines of our log. */
-static void log_fuse(enum fuse_log_level level, const char *fmt, va_list ap)
-    __attribute__((format(printf, 2, 0)));
-static void log_fuse(enum fuse_log_level level, const char *fmt, va_list ap)
-{
-    char text[LOG_LINE_MAX];
-    vsnprintf(text, sizeof(text), fmt, ap);
-    text[strcspn(text, "\n")] = '\0';
-    if (level <= FUSE_LOG_ERR)
-        log_error("%s", text);
-    else if (level <= FUSE_LOG_WARNING)
-        log_warn("%s", text);
-    else
-        log_debug("%s", text);
-}
-
-/* A value in an -o list of libfuse; caller frees; NULL: no memory. */
-static char *escape_value(const char *value)
-{
-    char *out = malloc(2 * strlen(value) + 1);
-    if (!out)
-        return NULL;
-    char *to = out;
-    for (; *value; value++) {
-        if (*value == ',' || *value == '\\')
-            *to++ = '\\';
-        *to++ = *value;
-    }
-    *to = '\0';
-    return out;
-}
-
-static char *make_mount_options(const struct mount_config *config)
-{
-    auto_free char *source = escape_value(config->source);
-    char *options;
-    if (!source ||
-        asprintf(
-            &options, "default_permissions,nosuid,nodev,max_read=%d,subtype=%s,fsname=%s%s%s%s",
-            OPS_READ_MAX, MOUNTPOINT_SUBTYPE, source, config->allow_other ? ",allow_other" : "",
-            config->is_ro ? ",ro" : "", config->is_debug ? ",debug" : "") < 0)
-        return NULL;
-    return options;
-}
-
 static int create_session(struct mount *mount, const struct mount_config *config, struct error *err)
 {
-    auto_free char *options = make_mount_options(config);
+    auto_free char *options = attach_make_options(&config->attach);
     if (!options)
         return error_set(err, -ENOMEM, "out of memory");
     char *argv[] = {"virtsnapfs", "-o", options, NULL};
@@ -108,21 +64,26 @@ static int create_session(struct mount *mount, const struct mount_config *config
     return 0;
 }
 
+/* libfuse takes a connection that somebody else has made for a mountpoint of that name. */
+static int adopt_connection(struct mount *mount, int fd, struct error *err)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "/dev/fd/%d", fd);
+    if (fuse_session_mount(mount->session, name) == 0)
+        return 0;
+    close(fd);
+    return error_set(err, -EIO, "libfuse refused the mount on '%s'", mount->path);
+}
+
 static int attach(struct mount *mount, const struct mount_config *config, struct error *err)
 {
-    char *real;
-    int r = mountpoint_prepare(config->mountpoint, &real, err);
+    int fd;
+    int r = attach_mount(&config->attach, &mount->path, &fd, err);
     if (r < 0)
         return r;
-    if (fuse_session_mount(mount->session, real) != 0) {
-        free(real);
-        return error_set(err, -EIO, "cannot mount on '%s'", config->mountpoint);
-    }
-    mount->path = real;
-    if (!mountpoint_find_device(real, &mount->dev))
+    if (!mountpoint_find_device(mount->path, &mount->dev))
         mount->dev = 0;
-    mountpoint_raise_readahead(real, OPS_READAHEAD / 1024);
-    return 0;
+    return adopt_connection(mount, fd, err);
 }
 
 static int create_uploads(struct mount *mount, const struct mount_config *config)
@@ -157,7 +118,6 @@ int mount_open(const struct mount_config *config, struct mount **ret_mount, stru
     handle_table_init(&mount->context.handles);
     mount->is_single_thread = config->is_single_thread;
     mount->loop_thread = pthread_self();
-    fuse_set_log_func(log_fuse);
     int r = create_context(mount, config, err);
     if (r == 0)
         r = create_session(mount, config, err);
@@ -288,22 +248,23 @@ void mount_stop(struct mount *mount)
     mutex_unlock(&mount->lock);
 }
 
-static bool is_on_top(const struct mount *mount)
+/*
+ * False once the mount is gone everywhere. Its device number may be that of a newer one by then.
+ */
+static bool is_connected(const struct mount *mount)
 {
-    dev_t dev;
-    return mount->dev == 0 || (mountpoint_find_device(mount->path, &dev) && dev == mount->dev);
+    struct pollfd fd = {.fd = fuse_session_fd(mount->session)};
+    return fd.fd >= 0 && (poll(&fd, 1, 0) <= 0 || !(fd.revents & POLLERR));
 }
 
 /*
- * libfuse unmounts by path, and takes away whatever is on top there: what lay below a mount that
- * has been unmounted, or what somebody has mounted since. Unless its descriptor tells that the
- * connection is gone (POLLERR), which without fusectl it may not for a moment. The end of a pipe
- * that nobody reads always does: poll(2).
+ * Closes the connection, so that nothing waits for an answer from here. Its number in libfuse is
+ * that of a pipe's end from then on.
  */
-static void keep_from_unmounting(struct mount *mount)
+static void close_connection(struct mount *mount)
 {
     int fds[2];
-    if (pipe2(fds, O_CLOEXEC) < 0)
+    if (fuse_session_fd(mount->session) < 0 || pipe2(fds, O_CLOEXEC) < 0)
         return;
     close(fds[0]);
     dup3(fds[1], fuse_session_fd(mount->session), O_CLOEXEC);
@@ -315,12 +276,10 @@ void mount_close(struct mount *mount)
     if (!mount)
         return;
     file_table_destroy(mount->context.files);
-    if (mount->path && mount_is_detached(mount))
-        mountpoint_abort(mount->dev);
-    if (mount->path && !is_on_top(mount))
-        keep_from_unmounting(mount);
-    if (mount->path)
-        fuse_session_unmount(mount->session);
+    if (mount->path && is_connected(mount)) {
+        close_connection(mount);
+        attach_unmount(mount->path, mount->dev);
+    }
     handle_table_fini(&mount->context.handles);
     if (mount->session)
         fuse_session_destroy(mount->session);

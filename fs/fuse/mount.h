@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "fs/fuse/attach.h"
 #include "fs/fuse/tree.h"
 #include "fs/glance/upload.h"
 #include "qcow/base/error.h"
@@ -15,13 +16,10 @@ struct mount;
 
 struct mount_config {
     struct tree_config tree;
-    const char *source;     /* shown as the mount's source */
-    const char *mountpoint; /* absolute */
-    struct glance *glance;  /* uploads go there; borrowed until mount_close(); NULL: nowhere */
-    const char *no_glance;  /* why there is none, if that is no wish; borrowed likewise */
-    unsigned max_uploads;   /* at once, at least 1 */
-    bool allow_other, is_ro;
-    bool is_debug; /* libfuse logs each request */
+    struct attach_config attach; /* as the broker was told, if there is one */
+    struct glance *glance;       /* uploads go there; borrowed until mount_close(); NULL: nowhere */
+    const char *no_glance;       /* why there is none, if that is no wish; borrowed likewise */
+    unsigned max_uploads;        /* at once, at least 1 */
     bool is_single_thread;
 };
 

@@ -194,6 +194,13 @@ bool mountpoint_is_dead(const char *real_path)
     return stat(real_path, &st) < 0 && errno == ENOTCONN;
 }
 
+bool mountpoint_detach(const char *real_path)
+{
+    if (umount2(real_path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        return true;
+    return geteuid() != 0 && run_fusermount(real_path);
+}
+
 static void detach_dead(const char *path)
 {
     auto_free char *at = resolve_parent(path);
@@ -201,7 +208,7 @@ static void detach_dead(const char *path)
     if (!at || !find_ours(at, &info))
         return;
     mountinfo_fini(&info);
-    if (umount2(at, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || run_fusermount(at))
+    if (mountpoint_detach(at))
         log_warn("the server of an earlier mount at '%s' had died: detached that mount", at);
 }
 

@@ -44,6 +44,9 @@ char *mountpoint_resolve(const char *path);
 /* Is the mount of ours at @real_path dead: its server gone without unmounting it? */
 bool mountpoint_is_dead(const char *real_path);
 
+/* Takes away what is mounted on @real_path, lazily. True if that was possible. */
+bool mountpoint_detach(const char *real_path);
+
 /* The device number of the mount of ours at @real_path; false if there is none. */
 bool mountpoint_find_device(const char *real_path, dev_t *ret_dev);
 /* The same, and its SOURCE, which the caller frees. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "fs/host/fault.h"
+#include "fs/sandbox/broker.h"
 #include "qcow/base/thread.h"
 
 enum {
@@ -45,6 +46,9 @@ static void init_library(void)
     /* Its warnings would go to stderr beside our own line on the same matter (4: errors only). */
     /* lint: clang-tidy/concurrency-mt-unsafe: no thread of ours reads variables yet */
     setenv("LIBVIRT_DEBUG", "4", 0);
+    /* The broker starts a user's own libvirtd; in its sandbox the program cannot. */
+    if (broker_is_running())
+        setenv("LIBVIRT_AUTOSTART", "0", 1);
     xmlInitParser();
     library_result = virInitialize();
     virSetErrorFunc(NULL, ignore_error);

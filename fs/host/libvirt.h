@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fs/host/host.h"
+#include "fs/sandbox/broker.h"
 
 struct libvirt_config {
     const char *uri;                 /* a local libvirt URI; copied */
@@ -26,3 +27,9 @@ int libvirt_open(const struct libvirt_config *config, struct host **ret_host, st
 
 /* True if @uri names another machine (`qemu+ssh://host/system`, `qemu://host/system`). */
 bool libvirt_uri_is_remote(const char *uri);
+
+/*
+ * For the broker, with the URI as its context: connects once, so that libvirt starts a user's own
+ * libvirtd, which the program in its sandbox may not do. 0, or -ENOTCONN.
+ */
+int libvirt_work_wake(struct broker_call *call, struct error *err);

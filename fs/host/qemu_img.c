@@ -3,14 +3,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fs/host/file.h"
 #include "qcow/base/cleanup.h"
 
 enum { OUTPUT_MAX = 400 }; /* of what it says, for the error's text */
@@ -124,31 +127,30 @@ static int judge_failure(const char *output)
     return strstr(output, strerrordesc_np(ENOSPC)) ? -ENOSPC : -EIO;
 }
 
-int qemu_img_commit(const struct change_disk *disk, struct error *err)
+static int commit(const char *overlay, const char *base, struct error *err)
 {
-    const char *const args[] = {"qemu-img", "commit", "-q", "-f", "qcow2", disk->file, NULL};
+    const char *const args[] = {"qemu-img", "commit", "-q", "-f", "qcow2", overlay, NULL};
     char output[OUTPUT_MAX] = "";
     int r = run(args, output, err);
     if (r <= 0)
         return r;
     return error_set(err, judge_failure(output), "qemu-img cannot commit '%s' into '%s': %s",
-                     disk->file, disk->base, output);
+                     overlay, base, output);
 }
 
-int qemu_img_compare(const struct change_disk *disk, struct error *err)
+static int compare(const char *overlay, const char *base, const char *format, struct error *err)
 {
-    const char *const args[] = {
-        "qemu-img", "compare",  "-q", "-f", "qcow2", "-F", qcow_format_name(disk->base_format),
-        disk->file, disk->base, NULL};
+    const char *const args[] = {"qemu-img", "compare", "-q",    "-f", "qcow2",
+                                "-F",       format,    overlay, base, NULL};
     char output[OUTPUT_MAX] = "";
     int r = run(args, output, err);
     if (r <= 1)
         return r;
     return error_set(err, judge_failure(output), "qemu-img cannot compare '%s' with '%s': %s",
-                     disk->file, disk->base, output);
+                     overlay, base, output);
 }
 
-int qemu_img_delete_snapshot(const char *path, const char *name, struct error *err)
+static int delete_snapshot(const char *path, const char *name, struct error *err)
 {
     const char *const args[] = {"qemu-img", "snapshot", "-q", "-d", name, path, NULL};
     char output[OUTPUT_MAX] = "";
@@ -157,4 +159,97 @@ int qemu_img_delete_snapshot(const char *path, const char *name, struct error *e
         return r;
     return error_set(err, judge_failure(output), "qemu-img cannot delete snapshot '%s' of '%s': %s",
                      name, path, output);
+}
+
+/* ---- The broker's side: what asks may have been taken over. ---- */
+
+/* It can write below its state directory, so that what lies there may be made up. */
+static int check_outside(const char *real, const struct broker_call *call, struct error *err)
+{
+    char real_state[PATH_MAX];
+    const char *const dirs[] = {realpath(call->ctx, real_state)};
+    if (dirs[0] && file_is_beneath(real, dirs, 1))
+        return error_set(err, -EPERM, "'%s' lies in the state directory", real);
+    return 0;
+}
+
+/* An overlay is called as ours are. Absolute, so that it is no option. */
+static int check_overlay(const struct broker_call *call, size_t n_args, struct error *err)
+{
+    const char *overlay = call->n_args == n_args ? call->args[0] : "";
+    char real[PATH_MAX];
+    const char *slash = strrchr(overlay, '/');
+    if (overlay[0] != '/' || call->args[1][0] != '/' || !change_is_marked(slash) ||
+        !realpath(overlay, real) || strcmp(strrchr(real, '/'), slash) != 0)
+        return error_set(err, -EPERM, "'%s' is no overlay of virtsnapfs", overlay);
+    return check_outside(real, call, err);
+}
+
+/* An internal snapshot has the mark alone for its name. */
+static int check_snapshot(const struct broker_call *call, struct error *err)
+{
+    const char *path = call->n_args == 2 ? call->args[0] : "";
+    char real[PATH_MAX];
+    if (path[0] != '/' || strncmp(call->args[1], CHANGE_MARK_PREFIX, strlen(CHANGE_MARK_PREFIX)) ||
+        !change_is_marked(call->args[1]) || strlen(call->args[1]) != CHANGE_MARK_LEN)
+        return error_set(err, -EPERM, "'%s' has no snapshot of virtsnapfs", path);
+    if (!realpath(path, real))
+        return error_set(err, -errno, "cannot find '%s': %s", path, strerrordesc_np(errno));
+    return check_outside(real, call, err);
+}
+
+int qemu_img_work_commit(struct broker_call *call, struct error *err)
+{
+    int r = check_overlay(call, 2, err);
+    return r < 0 ? r : commit(call->args[0], call->args[1], err);
+}
+
+int qemu_img_work_compare(struct broker_call *call, struct error *err)
+{
+    enum qcow_format format;
+    int r = check_overlay(call, 3, err);
+    if (r == 0 && qcow_format_parse(call->args[2], &format) < 0)
+        r = error_set(err, -EINVAL, "'%s' is no format", call->args[2]);
+    return r < 0 ? r : compare(call->args[0], call->args[1], call->args[2], err);
+}
+
+int qemu_img_work_delete_snapshot(struct broker_call *call, struct error *err)
+{
+    int r = check_snapshot(call, err);
+    return r < 0 ? r : delete_snapshot(call->args[0], call->args[1], err);
+}
+
+/* ---- The program's side. ---- */
+
+static int ask_broker(enum broker_task task, struct broker_call *call, struct error *err)
+{
+    int r = broker_do(task, call, err);
+    if (r >= 0)
+        free(call->ret_text);
+    return r;
+}
+
+int qemu_img_commit(const struct change_disk *disk, struct error *err)
+{
+    if (!broker_is_running())
+        return commit(disk->file, disk->base, err);
+    struct broker_call call = {.args = {disk->file, disk->base}, .n_args = 2};
+    return ask_broker(BROKER_COMMIT, &call, err);
+}
+
+int qemu_img_compare(const struct change_disk *disk, struct error *err)
+{
+    const char *format = qcow_format_name(disk->base_format);
+    if (!broker_is_running())
+        return compare(disk->file, disk->base, format, err);
+    struct broker_call call = {.args = {disk->file, disk->base, format}, .n_args = 3};
+    return ask_broker(BROKER_COMPARE, &call, err);
+}
+
+int qemu_img_delete_snapshot(const char *path, const char *name, struct error *err)
+{
+    if (!broker_is_running())
+        return delete_snapshot(path, name, err);
+    struct broker_call call = {.args = {path, name}, .n_args = 2};
+    return ask_broker(BROKER_DELETE_SNAPSHOT, &call, err);
 }

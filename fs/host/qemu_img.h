@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * qemu-img, the one program that this one runs: it writes images, which nothing here does. Found in
- * the system's own directories, run without a shell. Any thread; blocks until it has ended, however
- * long that takes: killed half way it would have to begin again. Its own locks keep everybody else
- * from the images meanwhile.
+ * the system's own directories, run without a shell and without our environment, by the broker
+ * where one runs (fs/sandbox/broker.h). Any thread; blocks until it has ended, however long that
+ * takes: killed half way it would have to begin again. Its own locks keep everybody else from the
+ * images meanwhile.
  */
 #pragma once
 
 #include "fs/host/change.h"
+#include "fs/sandbox/broker.h"
 #include "qcow/base/error.h"
 
 /*
@@ -26,3 +28,11 @@ int qemu_img_compare(const struct change_disk *disk, struct error *err);
  * 0; -EBUSY, -ENOSPC, -EIO, -EOPNOTSUPP as above.
  */
 int qemu_img_delete_snapshot(const char *path, const char *name, struct error *err);
+
+/*
+ * For the broker; the context is the state directory, whose files are no images: the program may
+ * write them. -EPERM for what is no overlay or no snapshot of ours.
+ */
+int qemu_img_work_commit(struct broker_call *call, struct error *err);
+int qemu_img_work_compare(struct broker_call *call, struct error *err);
+int qemu_img_work_delete_snapshot(struct broker_call *call, struct error *err);

@@ -7,9 +7,11 @@
 #include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/host/eventloop.h"
 #include "fs/host/fault.h"
+#include "fs/host/libvirt.h"
 #include "fs/host/libvirt_internal.h"
 #include "fs/host/record.h"
 #include "fs/log.h"
@@ -181,8 +183,35 @@ static int check_uri(virConnectPtr conn, struct error *err)
     return 0;
 }
 
+/* A user's own libvirtd ends when nobody has used it for a while; libvirt starts it for root never.
+ * If it cannot be started, the connection that is tried then says why. */
+static void wake_libvirtd(const struct worker *w)
+{
+    if (!broker_is_running() || geteuid() == 0 || !strstr(w->lh->uri, ":///session"))
+        return;
+    struct broker_call call = {0};
+    struct error why = {0};
+    if (broker_do(BROKER_WAKE, &call, &why) < 0)
+        log_debug("%s", why.text);
+    else
+        free(call.ret_text);
+}
+
+int libvirt_work_wake(struct broker_call *call, struct error *err)
+{
+    int r = eventloop_init_library(err);
+    if (r < 0)
+        return r;
+    virConnectPtr conn = virConnectOpen(call->ctx);
+    if (!conn)
+        return fault_set(err, "cannot connect to libvirt '%s'", (const char *)call->ctx);
+    virConnectClose(conn);
+    return 0;
+}
+
 static int connect_libvirt(struct worker *w, struct error *err)
 {
+    wake_libvirtd(w);
     virConnectPtr conn = virConnectOpen(w->lh->uri);
     if (!conn)
         return fault_set(err, "cannot connect to libvirt '%s'", w->lh->uri);

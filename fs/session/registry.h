@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "fs/host/host.h"
+#include "fs/sandbox/sandbox.h"
 #include "fs/session/quiesce.h"
 #include "fs/session/snapshot.h"
 #include "qcow/qcow.h"
@@ -41,6 +42,7 @@ struct registry_config {
     unsigned timeout_ms;                   /* how long an export of the hypervisor may be silent */
     unsigned join_s, linger_s, max_hold_s; /* contract section 5 */
     unsigned max_open;                     /* instants at once: -EMFILE beyond */
+    struct sandbox_report sandbox;         /* shown in status */
 };
 
 int registry_create(const struct registry_config *config, struct registry **ret_registry,

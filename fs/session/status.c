@@ -265,6 +265,22 @@ static json_t *describe_uploads(const struct status_upload *uploads, size_t n)
     return list;
 }
 
+/* The same for all domains: what of the sandbox is in force. */
+static json_t *describe_sandbox(const struct sandbox_report *report)
+{
+    if (!report->is_on)
+        return json_pack("{sb}", "on", false);
+    json_t *kept = json_array();
+    for (unsigned i = 0; i < 64; i++) {
+        const char *name = sandbox_capability_name(i);
+        if (report->capabilities >> i & 1)
+            json_array_append_new(kept, name ? json_string(name) : json_integer(i));
+    }
+    return json_pack("{sbsbsbsiso}", "on", true, "no_new_privs", report->has_no_new_privs,
+                     "seccomp", report->has_seccomp, "landlock_abi", (int)report->landlock_abi,
+                     "capabilities", kept);
+}
+
 char *registry_status(struct registry *registry, struct domain *domain,
                       const struct status_upload *uploads, size_t n)
 {
@@ -284,6 +300,7 @@ char *registry_status(struct registry *registry, struct domain *domain,
     if (is_at_rest)
         add_unclaimed(registry, domain, root);
     add_overlay_bytes(root, &files);
+    json_object_set_new(root, "sandbox", describe_sandbox(&registry->config.sandbox));
     json_object_set_new(root, "uploads", describe_uploads(uploads, n));
     auto_free char *text = json_print(root, JSON_INDENT(2));
     json_decref(root);

@@ -37,7 +37,7 @@ libraries_of() {
 assert_lean() {
     local name
     for name in $(libraries_of "$PID"); do
-        [[ $name =~ ^lib(c|m|nettle|fuse3|jansson|yaml-0|z|zstd|deflate|asan|ubsan|tsan|gcc_s|stdc\+\+|dl|rt|pthread)$ ]] ||
+        [[ $name =~ ^lib(c|m|nettle|seccomp|fuse3|jansson|yaml-0|z|zstd|deflate|asan|ubsan|tsan|gcc_s|stdc\+\+|dl|rt|pthread)$ ]] ||
             fail "$1: $name is loaded"
     done
 }

@@ -79,7 +79,23 @@ static void defaults_are_those_of_the_contract(void **state)
     assert_int_equal(o.gid, getegid());
     assert_int_equal(o.umask, 077);
     assert_false(o.is_foreground || o.is_debug || o.is_single_thread || o.allow_other || o.is_ro);
+    assert_true(o.is_sandboxed);
     options_fini(&o);
+}
+
+static void the_sandbox_is_on_or_off(void **state)
+{
+    (void)state;
+    struct options o;
+    check_parses(&o, ARGS("a:", "/m", "-o", "sandbox=no"));
+    assert_false(o.is_sandboxed);
+    options_fini(&o);
+    check_parses(&o, ARGS("a:", "/m", "--sandbox=yes"));
+    assert_true(o.is_sandboxed);
+    options_fini(&o);
+    check_list_refused("sandbox", "sandbox needs a value");
+    check_list_refused("sandbox=", "sandbox: ''");
+    check_list_refused("sandbox=off", "sandbox: 'off'");
 }
 
 static void options_may_stand_anywhere(void **state)
@@ -354,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_the_contract),
         cmocka_unit_test(options_may_stand_anywhere),
+        cmocka_unit_test(the_sandbox_is_on_or_off),
         cmocka_unit_test(long_options_are_the_same_as_words),
         cmocka_unit_test(units_are_understood),
         cmocka_unit_test(values_may_hold_escaped_commas),

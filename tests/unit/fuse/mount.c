@@ -52,8 +52,7 @@ static void *serve(void *arg)
                  .registry = f->registry,
                  .stamps = f->stamps,
                  .umask = 077},
-        .source = "fake, with a comma and a \\",
-        .mountpoint = f->dir,
+        .attach = {.source = "fake, with a comma and a \\", .mountpoint = f->dir},
     };
     struct error err = {0};
     struct mount *mount = NULL;
