@@ -82,6 +82,8 @@ static void drop_terminal(void)
 
 void daemon_leave_terminal(void)
 {
+    if (chdir("/") < 0)
+        log_debug("cannot change to /: %s", strerrordesc_np(errno));
     log_to_syslog();
     drop_terminal();
 }
@@ -91,8 +93,6 @@ void daemon_ready(struct daemon *daemon)
     if (daemon->verdict_fd < 0)
         return;
     setsid();
-    if (chdir("/") < 0)
-        log_debug("cannot change to /: %s", strerrordesc_np(errno));
     daemon_leave_terminal();
     send_verdict(daemon, 0);
 }

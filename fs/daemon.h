@@ -27,7 +27,8 @@ int daemon_fork(struct daemon *ret_daemon, struct error *err);
  */
 void daemon_ready(struct daemon *daemon);
 
-/* What daemon_ready() does to this process alone: standard streams of its own, and syslog. */
+/* What daemon_ready() does to this process alone: the folder /, standard streams of its own, and
+ * syslog. */
 void daemon_leave_terminal(void);
 
 /* The start failed: the parent leaves with @exit_status. Nothing in the foreground. */

@@ -82,10 +82,13 @@ static size_t choose_rights(int abi, const struct sandbox_config *config, struct
                     : offsetof(struct ruleset_attr, handled_net);
 }
 
-/* A place that is not there allows nothing: the attempt itself will tell why. */
-static int allow(int ruleset_fd, const char *path, uint64_t rights, uint64_t handled)
+/*
+ * A place that is not there allows nothing: the attempt itself will tell why. Nor does a file in
+ * place of a folder (O_DIRECTORY in @flags), whose rights the kernel would refuse as a whole.
+ */
+static int allow(int ruleset_fd, const char *path, int flags, uint64_t rights, uint64_t handled)
 {
-    auto_close int fd = open(path, O_PATH | O_CLOEXEC);
+    auto_close int fd = open(path, O_PATH | O_CLOEXEC | flags);
     if (fd < 0) {
         log_debug("the sandbox has no '%s'", path);
         return 0;
@@ -100,13 +103,13 @@ static int allow(int ruleset_fd, const char *path, uint64_t rights, uint64_t han
  */
 static int allow_all(int ruleset_fd, const struct sandbox_config *config, uint64_t handled)
 {
-    int r = allow(ruleset_fd, config->state_dir, FS_STATE | FS_TRUNCATE, handled);
+    int r = allow(ruleset_fd, config->state_dir, O_DIRECTORY, FS_STATE | FS_TRUNCATE, handled);
     if (r == 0)
-        r = allow(ruleset_fd, "/dev/null", FS_WRITE_FILE, handled);
+        r = allow(ruleset_fd, "/dev/null", 0, FS_WRITE_FILE, handled);
     if (r == 0) /* libfuse opens it once more for each thread */
-        r = allow(ruleset_fd, "/dev/fuse", FS_WRITE_FILE | FS_IOCTL_DEV, handled);
+        r = allow(ruleset_fd, "/dev/fuse", 0, FS_WRITE_FILE | FS_IOCTL_DEV, handled);
     if (r == 0 && config->is_libvirt)
-        r = allow(ruleset_fd, "/", FS_REMOVE_FILE, handled);
+        r = allow(ruleset_fd, "/", O_DIRECTORY, FS_REMOVE_FILE, handled);
     return r;
 }
 

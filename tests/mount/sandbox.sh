@@ -42,6 +42,9 @@ assert_eq "$(status_value a.qcow2 '[s["sandbox"][k] for k in ("on", "no_new_priv
 # As the kernel has it: 0 is none.
 abi=$(python3 -c 'import ctypes; print(max(0, ctypes.CDLL(None).syscall(444, None, 0, 1)))')
 assert_eq "$(status_value a.qcow2 's["sandbox"]["landlock_abi"]')" "$abi" 'version of Landlock'
+told=$($VIRTSNAPFS --status --json "$MNT" |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["domains"][0]["sandbox"]["seccomp"])')
+assert_eq "$told" True 'sandbox in virtsnapfs --status --json'
 broker=$(broker_of "$PID")
 assert_eq "$(limit_of "$((broker))" NoNewPrivs)" 1 'no_new_privs of the broker'
 # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_ADMIN
@@ -94,6 +97,7 @@ broker=$(broker_of "$server")
 for fd in 0 1 2; do
     assert_eq "$(readlink "/proc/$((broker))/fd/$fd")" /dev/null "descriptor $fd of the broker"
 done
+assert_eq "$(readlink "/proc/$((broker))/cwd")" / 'working folder of the broker'
 mount_stop_detached
 wait_for 20 is_gone "$((broker))" || fail 'the broker outlives the daemon'
 

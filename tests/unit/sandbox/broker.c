@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -214,6 +215,39 @@ static void qemu_img_is_run_on_overlays_only(void **state)
     assert_true(r == -EIO || r == -EOPNOTSUPP); /* it was run, or there is none */
 }
 
+static int delete_snapshot(const struct scratch *s, const char *image, const char *name)
+{
+    struct broker_call call = {.ctx = scratch_path(s, "state"), .args = {image, name}, .n_args = 2};
+    struct error err = {0};
+    int r = qemu_img_work_delete_snapshot(&call, &err);
+    print_message("%s of %s: %s\n", name, image, err.text);
+    return r;
+}
+
+static void only_snapshots_of_ours_are_deleted(void **state)
+{
+    static const char mark[] = "virtsnapfs-0123456789abcdef";
+    const struct scratch *s = *state;
+    char image[PATH_MAX];
+    snprintf(image, sizeof(image), "%s", scratch_path(s, "disk.qcow2"));
+    scratch_mkdir(s, "state");
+    scratch_write(s, "disk.qcow2", "x");
+    scratch_write(s, "state/disk.qcow2", "x");
+    assert_int_equal(delete_snapshot(s, image, "before-upgrade"), -EPERM);
+    assert_int_equal(delete_snapshot(s, image, "--help"), -EPERM);
+    assert_int_equal(delete_snapshot(s, image, "virtsnapfs-0123456789abcde"), -EPERM);
+    assert_int_equal(delete_snapshot(s, image, "virtsnapfs-0123456789abcdef0"), -EPERM);
+    assert_int_equal(delete_snapshot(s, image, "x-virtsnapfs-0123456789abcdef"), -EPERM);
+    assert_int_equal(delete_snapshot(s, "disk.qcow2", mark), -EPERM);
+    assert_int_equal(delete_snapshot(s, "nbd:localhost:1", mark), -EPERM);
+    assert_int_equal(delete_snapshot(s, scratch_path(s, "missing"), mark), -ENOENT);
+    assert_int_equal(delete_snapshot(s, scratch_path(s, "state/disk.qcow2"), mark), -EPERM);
+    scratch_link(s, scratch_path(s, "state/disk.qcow2"), "link");
+    assert_int_equal(delete_snapshot(s, scratch_path(s, "link"), mark), -EPERM);
+    int r = delete_snapshot(s, image, mark);
+    assert_true(r == -EIO || r == -EOPNOTSUPP); /* it was run, or there is none */
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -226,6 +260,8 @@ int main(void)
         cmocka_unit_test(threads_get_their_own_answers),
         cmocka_unit_test(text_that_is_too_long_is_refused),
         cmocka_unit_test_setup_teardown(qemu_img_is_run_on_overlays_only, scratch_setup,
+                                        scratch_teardown),
+        cmocka_unit_test_setup_teardown(only_snapshots_of_ours_are_deleted, scratch_setup,
                                         scratch_teardown),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -108,6 +108,13 @@ static void write_elsewhere(const void *arg)
     MUST_FAIL(EPERM, setxattr(image, "user.x", "y", 1, 0));
 }
 
+static void write_to_files(const void *arg)
+{
+    MUST_FAIL(EACCES, open(scratch_path(arg, "image"), O_WRONLY | O_CLOEXEC));
+    MUST_FAIL(EACCES, open(scratch_path(arg, "state"), O_WRONLY | O_CLOEXEC));
+    MUST_FAIL(EACCES, open(scratch_path(arg, "fresh"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+}
+
 static void write_state(const void *arg)
 {
     const struct scratch *s = arg;
@@ -135,6 +142,15 @@ static void nothing_is_written_but_state(void **state)
         fail_msg("this kernel has no Landlock: there is nothing to promise");
     inside_check(*state, write_elsewhere);
     inside_check(*state, write_state);
+}
+
+/* Somebody's file where the state directory should be is no reason to go without. */
+static void a_file_in_place_of_state_is_not_written(void **state)
+{
+    struct scratch *s = *state;
+    scratch_write(s, "state", "a file");
+    scratch_write(s, "image", "the guest's");
+    inside_check(s, write_to_files);
 }
 
 static void delete_image(const void *arg)
@@ -184,7 +200,7 @@ static void reach_for_the_kernel(const void *arg)
     MUST_FAIL(EPERM, prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
     MUST_FAIL(EPERM, prctl(PR_SET_MM, 1, 0, 0, 0));
 #endif
-    MUST_FAIL(ENOSYS, syscall(599));
+    MUST_FAIL(ENOSYS, syscall(511)); /* one that is new some day */
 }
 
 static void the_kernel_is_out_of_reach(void **state)
@@ -395,6 +411,7 @@ int main(void)
         IN_SCRATCH(no_program_is_started),
         IN_SCRATCH(none_by_another_thread_either),
         IN_SCRATCH(nothing_is_written_but_state),
+        IN_SCRATCH(a_file_in_place_of_state_is_not_written),
         IN_SCRATCH(with_libvirt_files_elsewhere_are_deleted_but_not_written),
         IN_SCRATCH(a_state_directory_is_made),
         IN_SCRATCH(the_kernel_is_out_of_reach),
