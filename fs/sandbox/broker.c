@@ -131,6 +131,9 @@ static void handle_request(const struct broker_config *config, struct request *r
                            int reply_fd)
 {
     if (request->task == TASK_DETACH) {
+        /* Not before the mount: only for systemd's own process group is the place not yet mounted
+         * (autofs); others would wait there for themselves. */
+        setsid();
         config->leave_terminal();
         struct answer answer = {0};
         send_message(reply_fd, &answer, offsetof(struct answer, text) + 1, -1);
@@ -157,7 +160,6 @@ static _Noreturn void serve(const struct broker_config *config, int fd)
     prctl(PR_SET_NAME, "virtsnapfs-brok", 0, 0, 0);
     signal(SIGCHLD, SIG_IGN); /* children leave no zombies */
     signal(SIGQUIT, SIG_IGN); /* the others that end programs are blocked: signals_block() */
-    setsid();
     if (config->forget)
         config->forget(config->forget_ctx);
     dup2(fd, CONTROL_FD);

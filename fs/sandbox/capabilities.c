@@ -62,7 +62,7 @@ static int get(struct __user_cap_data_struct data[2])
 
 int capabilities_keep(uint64_t wanted, uint64_t bounding)
 {
-    struct __user_cap_data_struct now[2], kept[2];
+    struct __user_cap_data_struct now[2] = {0}, kept[2];
     int r = get(now);
     if (r < 0)
         return r;
@@ -81,6 +81,6 @@ int capabilities_keep(uint64_t wanted, uint64_t bounding)
 
 uint64_t capabilities_effective(void)
 {
-    struct __user_cap_data_struct data[2];
+    struct __user_cap_data_struct data[2] = {0}; /* valgrind knows of the first half only */
     return get(data) < 0 ? UINT64_MAX : data[0].effective | (uint64_t)data[1].effective << 32;
 }
