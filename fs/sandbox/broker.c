@@ -131,8 +131,8 @@ static void handle_request(const struct broker_config *config, struct request *r
                            int reply_fd)
 {
     if (request->task == TASK_DETACH) {
-        /* Not before the mount: only for systemd's own process group is the place not yet mounted
-         * (autofs); others would wait there for themselves. */
+        /* Not before the mount: an automount of systemd's lets its own process group alone through
+         * to the place, and all others wait there until it is mounted (autofs). */
         setsid();
         config->leave_terminal();
         struct answer answer = {0};
