@@ -48,6 +48,7 @@ static void init_library(void)
     setenv("LIBVIRT_DEBUG", "4", 0);
     /* The broker starts a user's own libvirtd; in its sandbox the program cannot. */
     if (broker_is_running())
+        /* lint: clang-tidy/concurrency-mt-unsafe: nobody else changes the environment */
         setenv("LIBVIRT_AUTOSTART", "0", 1);
     xmlInitParser();
     library_result = virInitialize();

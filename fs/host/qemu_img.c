@@ -190,7 +190,8 @@ static int check_snapshot(const struct broker_call *call, struct error *err)
 {
     const char *path = call->n_args == 2 ? call->args[0] : "";
     char real[PATH_MAX];
-    if (path[0] != '/' || strncmp(call->args[1], CHANGE_MARK_PREFIX, strlen(CHANGE_MARK_PREFIX)) ||
+    if (path[0] != '/' ||
+        strncmp(call->args[1], CHANGE_MARK_PREFIX, strlen(CHANGE_MARK_PREFIX)) != 0 ||
         !change_is_marked(call->args[1]) || strlen(call->args[1]) != CHANGE_MARK_LEN)
         return error_set(err, -EPERM, "'%s' has no snapshot of virtsnapfs", path);
     if (!realpath(path, real))

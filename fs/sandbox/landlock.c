@@ -74,10 +74,10 @@ static size_t choose_rights(int abi, const struct sandbox_config *config, struct
         ret->handled_fs |= FS_IOCTL_DEV;
     if (abi >= 4)
         ret->handled_net = NET_BIND_TCP | (config->has_cloud ? 0 : NET_CONNECT_TCP);
-    if (abi >= 6)
+    if (abi >= 6) {
         ret->scoped = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL;
-    if (abi >= 6)
         return sizeof(*ret);
+    }
     return abi >= 4 ? offsetof(struct ruleset_attr, scoped)
                     : offsetof(struct ruleset_attr, handled_net);
 }

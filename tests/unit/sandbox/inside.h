@@ -3,6 +3,7 @@
 #pragma once
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,28 +17,31 @@
 
 enum { INSIDE_NOT_ENTERED = 2 };
 
+static unsigned n_faults; /* of the child */
+
+static inline void judge_refusal(const char *file, int line, const char *call, long result,
+                                 int wanted)
+{
+    if (result == -1 && errno == wanted)
+        return;
+    fprintf(stderr, "%s:%d: %s: %s, wanted %s\n", file, line, call, strerrorname_np(errno),
+            strerrorname_np(wanted));
+    n_faults++;
+}
+
+static inline void judge_truth(const char *file, int line, const char *condition, bool is_true)
+{
+    if (is_true)
+        return;
+    fprintf(stderr, "%s:%d: %s: %s\n", file, line, condition, strerrorname_np(errno));
+    n_faults++;
+}
+
 /* In the child: a call that must fail with that errno. */
 #define MUST_FAIL(errnum, call)                                                                    \
-    do {                                                                                           \
-        errno = 0;                                                                                 \
-        if ((call) != -1 || errno != (errnum)) {                                                   \
-            fprintf(stderr, "%s:%d: %s: %s, wanted %s\n", __FILE__, __LINE__, #call,               \
-                    strerrorname_np(errno), strerrorname_np(errnum));                              \
-            n_faults++;                                                                            \
-        }                                                                                          \
-    } while (0)
+    (errno = 0, judge_refusal(__FILE__, __LINE__, #call, (long)(call), errnum))
 /* In the child: what must be true. */
-#define MUST(condition)                                                                            \
-    do {                                                                                           \
-        errno = 0;                                                                                 \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition,                     \
-                    strerrorname_np(errno));                                                       \
-            n_faults++;                                                                            \
-        }                                                                                          \
-    } while (0)
-
-static unsigned n_faults; /* of the child */
+#define MUST(condition) (errno = 0, judge_truth(__FILE__, __LINE__, #condition, condition))
 
 /* The child's status, as waitpid() gives it. */
 static inline int inside_run(const struct sandbox_config *config, void (*attempt)(const void *arg),
@@ -51,7 +55,7 @@ static inline int inside_run(const struct sandbox_config *config, void (*attempt
         if (sandbox_enter(config, &report, NULL) < 0 || !report.is_on)
             _exit(INSIDE_NOT_ENTERED);
         attempt(arg);
-        _exit(n_faults != 0);
+        _exit(n_faults != 0 ? 1 : 0);
     }
     int how;
     while (waitpid(pid, &how, 0) < 0)
