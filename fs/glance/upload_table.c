@@ -2,52 +2,30 @@
 /* What reading `upload` shows. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "fs/columns.h"
 #include "fs/glance/upload_internal.h"
 #include "qcow/base/cleanup.h"
 
-enum {
-    COLUMNS = 9,
-    ERROR_COLUMN = COLUMNS - 1, /* the last one is not padded */
-    GAP = 2,
-    NUMBER_TEXT_MAX = 32,
-};
-
-static const char *const heading[COLUMNS] = {"ID", "SNAPSHOT", "IMAGE-NAME", "IMAGE-ID", "STATE",
-                                             "%",  "MB/s",     "ETA",        "ERROR"};
-
-/* One line of the table; strings are owned, NULL for "no memory". */
-struct row {
-    char *cells[COLUMNS];
-};
-
-static void fini_row(struct row *row)
-{
-    for (size_t i = 0; i < COLUMNS; i++)
-        free(row->cells[i]);
-}
-
-static void hide_controls(char *text)
-{
-    for (; text && *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
-}
+static const char *const headings[] = {"ID", "SNAPSHOT", "IMAGE-NAME", "IMAGE-ID", "STATE",
+                                       "%",  "MB/s",     "ETA",        "ERROR"};
 
 /* A word as a shell would take it back, so that each column is one; "-" for nothing. */
-static char *quote(const char *raw)
+static void add_quoted(struct columns *table, const char *text)
 {
-    if (!raw || !*raw)
-        return strdup("-");
-    auto_free char *plain = strdup(raw);
-    hide_controls(plain);
-    if (!plain || !strpbrk(plain, " '\"\\"))
-        return take_ptr(plain);
-    const char *text = plain;
-    char *quoted = malloc(4 * strlen(text) + 3);
-    if (!quoted)
-        return NULL;
+    if (!text || !*text)
+        text = "-";
+    if (!strpbrk(text, " '\"\\")) {
+        columns_add(table, "%s", text);
+        return;
+    }
+    auto_free char *quoted = malloc(4 * strlen(text) + 3);
+    if (!quoted) {
+        table->is_failed = 1;
+        return;
+    }
     char *at = quoted;
     *at++ = '\'';
     for (; *text; text++) {
@@ -56,18 +34,7 @@ static char *quote(const char *raw)
         *at++ = *text;
     }
     memcpy(at, "'", 2);
-    return quoted;
-}
-
-static char *print_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *print_text(const char *fmt, ...)
-{
-    char *text;
-    va_list ap;
-    va_start(ap, fmt);
-    int r = vasprintf(&text, fmt, ap);
-    va_end(ap);
-    return r < 0 ? NULL : text;
+    columns_add(table, "%s", quoted);
 }
 
 /* Seconds since the attempt's begin; 0 before it. */
@@ -80,12 +47,13 @@ static double sending_s_locked(const struct job *job) REQUIRES(uploads_role)
 }
 
 /* Megabytes of 10^6 bytes, over the whole attempt. */
-static char *print_speed_locked(const struct job *job) REQUIRES(uploads_role)
+static void add_speed_locked(struct columns *table, const struct job *job) REQUIRES(uploads_role)
 {
     double seconds = sending_s_locked(job);
     if (seconds <= 0 || job->n_sent == 0)
-        return strdup("-");
-    return print_text("%.1f", (double)job->n_sent / seconds / 1e6);
+        columns_add(table, "-");
+    else
+        columns_add(table, "%.1f", (double)job->n_sent / seconds / 1e6);
 }
 
 int64_t job_rest_s_locked(const struct job *job)
@@ -97,108 +65,49 @@ int64_t job_rest_s_locked(const struct job *job)
 }
 
 /* h:mm:ss */
-static char *print_eta_locked(const struct job *job) REQUIRES(uploads_role)
+static void add_eta_locked(struct columns *table, const struct job *job) REQUIRES(uploads_role)
 {
     int64_t seconds = job_rest_s_locked(job);
     if (seconds < 0)
-        return strdup("-");
-    return print_text("%" PRId64 ":%02" PRId64 ":%02" PRId64, seconds / 3600, seconds / 60 % 60,
-                      seconds % 60);
+        columns_add(table, "-");
+    else
+        columns_add(table, "%" PRId64 ":%02" PRId64 ":%02" PRId64, seconds / 3600,
+                    seconds / 60 % 60, seconds % 60);
 }
 
-static void fill_row_locked(const struct job *job, struct row *ret_row) REQUIRES(uploads_role)
+static void add_job_locked(struct columns *table, const struct job *job) REQUIRES(uploads_role)
 {
-    *ret_row = (struct row){{
-        print_text("%u", job->id),
-        quote(job->line.snapshot),
-        quote(job->line.snapshot ? job->image_name : NULL),
-        quote(job->image_id),
-        strdup(upload_state_name(job->state)),
-        print_text("%u", job_percent_locked(job)),
-        print_speed_locked(job),
-        print_eta_locked(job),
-        strdup(job->state == UPLOAD_FAILED ? job->err.text : "-"),
-    }};
-}
-
-/* Characters, as far as a terminal has one cell for each. */
-static size_t width_of(const char *text)
-{
-    size_t n = 0;
-    for (; *text; text++)
-        n += ((unsigned char)*text & 0xc0) != 0x80;
-    return n;
-}
-
-static void print_row(FILE *to, const char *const *cells, const size_t *widths)
-{
-    for (size_t i = 0; i < ERROR_COLUMN; i++)
-        fprintf(to, "%s%*s", cells[i], (int)(widths[i] - width_of(cells[i]) + GAP), "");
-    fprintf(to, "%s\n", cells[ERROR_COLUMN]);
-}
-
-static void print_rows(FILE *to, const struct row *rows, size_t n)
-{
-    size_t widths[COLUMNS];
-    for (size_t i = 0; i < COLUMNS; i++) {
-        widths[i] = width_of(heading[i]);
-        for (size_t k = 0; k < n; k++)
-            if (width_of(rows[k].cells[i]) > widths[i])
-                widths[i] = width_of(rows[k].cells[i]);
-    }
-    print_row(to, heading, widths);
-    for (size_t k = 0; k < n; k++)
-        print_row(to, (const char *const *)rows[k].cells, widths);
-}
-
-static bool is_complete(const struct row *rows, size_t n)
-{
-    for (size_t k = 0; k < n; k++)
-        for (size_t i = 0; i < COLUMNS; i++)
-            if (!rows[k].cells[i])
-                return false;
-    return true;
-}
-
-static char *print_table(const struct row *rows, size_t n)
-{
-    char *text = NULL;
-    size_t len;
-    FILE *to = is_complete(rows, n) ? open_memstream(&text, &len) : NULL;
-    if (!to)
-        return NULL;
-    print_rows(to, rows, n);
-    bool is_failed = ferror(to);
-    if (fclose(to) == 0 && !is_failed)
-        return text;
-    free(text);
-    return NULL;
-}
-
-static struct row *fill_rows_locked(struct uploads *uploads, const char *domain_id, size_t *ret_n)
-    REQUIRES(uploads_role)
-{
-    struct row *rows =
-        calloc((size_t)uploads->n_unfinished + uploads->n_finished + 1, sizeof(*rows));
-    const struct job *job;
-    *ret_n = 0;
-    TAILQ_FOREACH(job, &uploads->jobs, link)
-    {
-        if (rows && strcmp(job->domain_id, domain_id) == 0)
-            fill_row_locked(job, &rows[(*ret_n)++]);
-    }
-    return rows;
+    columns_add(table, "%u", job->id);
+    add_quoted(table, job->line.snapshot);
+    add_quoted(table, job->line.snapshot ? job->image_name : NULL);
+    add_quoted(table, job->image_id);
+    columns_add(table, "%s", upload_state_name(job->state));
+    columns_add(table, "%u", job_percent_locked(job));
+    add_speed_locked(table, job);
+    add_eta_locked(table, job);
+    columns_add(table, "%s", job->state == UPLOAD_FAILED ? job->err.text : "-");
 }
 
 char *uploads_table(struct uploads *uploads, const char *domain_id)
 {
+    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
+    const struct job *job;
     uploads_lock(uploads);
-    size_t n;
-    struct row *rows = fill_rows_locked(uploads, domain_id, &n);
+    TAILQ_FOREACH(job, &uploads->jobs, link)
+    {
+        if (strcmp(job->domain_id, domain_id) == 0)
+            add_job_locked(&table, job);
+    }
     uploads_unlock(uploads);
-    char *text = rows ? print_table(rows, n) : NULL;
-    for (size_t k = 0; k < n; k++)
-        fini_row(&rows[k]);
-    free(rows);
-    return text;
+    char *text = NULL;
+    size_t len;
+    FILE *to = open_memstream(&text, &len);
+    if (!to)
+        return NULL;
+    int r = columns_print(&table, to);
+    bool is_written = !ferror(to);
+    if (fclose(to) == 0 && r == 0 && is_written)
+        return text;
+    free(text);
+    return NULL;
 }

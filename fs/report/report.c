@@ -8,7 +8,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fs/report/columns.h"
 #include "fs/report/sample.h"
 #include "qcow/base/cleanup.h"
 

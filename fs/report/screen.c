@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fs/report/columns.h"
+#include "fs/columns.h"
 #include "fs/report/sample.h"
 #include "qcow/base/cleanup.h"
 
@@ -58,6 +58,15 @@ static void find_program(json_int_t pid, char *ret_text)
         (void)fclose(file); /* it was read only */
 }
 
+/* Nothing at all if it has no row. */
+static int draw_table(const char *title, const struct columns *table, FILE *to)
+{
+    if (!table->n_cells && !table->is_failed)
+        return 0;
+    fprintf(to, "\n%s\n", title);
+    return columns_print(table, to);
+}
+
 /* ---- Domains with something going on ---- */
 
 static void add_targets(struct columns *table, const json_t *domain)
@@ -104,9 +113,7 @@ static int draw_instants(const json_t *domains, FILE *to)
     for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
         for (size_t k = 0; (instant = nth_of(domain, "instants", k)); k++)
             add_instant(&table, domain, instant);
-    if (table.n_cells)
-        fputs("\nInstants\n", to);
-    return columns_print(&table, to);
+    return draw_table("Instants", &table, to);
 }
 
 /* ---- Readers ---- */
@@ -213,9 +220,7 @@ static int draw_readers(const struct sample *now, const struct sample *before, F
     struct reader_table table = {.columns = COLUMNS_INIT(headings), .now = now, .before = before};
     struct reader_walk walk = {add_reader, &table};
     walk_readers(json_object_get(now->root, "domains"), &walk);
-    if (table.columns.n_cells)
-        fputs("\nReaders\n", to);
-    int r = columns_print(&table.columns, to);
+    int r = draw_table("Readers", &table.columns, to);
     columns_fini(&table.columns);
     return r;
 }
@@ -246,9 +251,7 @@ static int draw_uploads(const json_t *domains, FILE *to)
     for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
         for (size_t k = 0; (upload = nth_of(domain, "uploads", k)); k++)
             add_upload(&table, domain, upload);
-    if (table.n_cells)
-        fputs("\nUploads\n", to);
-    return columns_print(&table, to);
+    return draw_table("Uploads", &table, to);
 }
 
 /* ---- What needs a person's eye ---- */
@@ -267,9 +270,7 @@ static int draw_leftovers(const json_t *domains, FILE *to)
             columns_add(&table, "%s", file ? json_string_value(file) : "-");
             columns_add(&table, "%s", text_of(left, "reason", ""));
         }
-    if (table.n_cells)
-        fputs("\nLeft over: to be put back as they were\n", to);
-    return columns_print(&table, to);
+    return draw_table("Left over: to be put back as they were", &table, to);
 }
 
 static void add_error(struct columns *table, const json_t *domain, const json_t *error)
@@ -305,9 +306,7 @@ static int draw_errors(const json_t *domains, FILE *to)
         for (size_t k = 0; (error = nth_of(domain, "errors", k)); k++)
             add_error(&table, domain, error);
     }
-    if (table.n_cells)
-        fputs("\nErrors\n", to);
-    return columns_print(&table, to);
+    return draw_table("Errors", &table, to);
 }
 
 static size_t sum(const json_t *domains, const char *key)

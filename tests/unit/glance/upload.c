@@ -163,6 +163,23 @@ static void refuses_what_can_be_told_at_once(void **state)
     close_uploads(uploads);
 }
 
+/* CSI as one character, which is two bytes. */
+static void shows_no_control_characters(void **state)
+{
+    (void)state;
+    struct uploads *uploads = open_uploads(2);
+    struct double_writer writer;
+    double_write(uploads, &writer, "web",
+                 "red\xc2\x9b"
+                 "31m");
+    assert_true(double_answer(&writer) < 0);
+    const char *row[] = {"red??31m", "failed", NULL};
+    check_table(uploads, "web", row);
+    auto_free char *table = uploads_table(uploads, "web");
+    assert_null(strchr(table, '\x9b'));
+    close_uploads(uploads);
+}
+
 static void refuses_without_credentials(void **state)
 {
     (void)state;
@@ -402,6 +419,7 @@ int main(void)
         cmocka_unit_test(holds_the_bytes_only_while_they_are_sent),
         cmocka_unit_test(queues_what_is_too_much_at_once),
         cmocka_unit_test(refuses_what_can_be_told_at_once),
+        cmocka_unit_test(shows_no_control_characters),
         cmocka_unit_test(refuses_without_credentials),
         cmocka_unit_test(leaves_nothing_when_a_step_fails),
         cmocka_unit_test(keeps_the_speed_of_what_failed),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/report/columns.h"
+#include "fs/columns.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -88,7 +88,7 @@ int columns_print(const struct columns *columns, FILE *to)
         for (size_t i = 0; i < columns->n; i++)
             if (columns_width(cell_of(columns, row, i)) > widths[i])
                 widths[i] = columns_width(cell_of(columns, row, i));
-    for (size_t row = 0; n_rows > 0 && row <= n_rows; row++)
+    for (size_t row = 0; row <= n_rows; row++)
         print_row(columns, row, widths, to);
     return 0;
 }

@@ -2,7 +2,7 @@
 /*
  * A table for people: a heading, rows of cells, each column as wide as its widest cell. Cells may
  * hold any text: what a terminal would obey (control characters) is printed as '?', since names of
- * snapshots are a guest's owner's to choose. One thread at a time.
+ * snapshots are a guest's owner's to choose, and messages of a server. One thread at a time.
  */
 #pragma once
 
@@ -30,7 +30,7 @@ void columns_fini(struct columns *columns);
 void columns_add(struct columns *columns, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Prints the table unless it has no row. 0 or -ENOMEM. */
+/* Prints the table, the heading also without a row. 0 or -ENOMEM. */
 int columns_print(const struct columns *columns, FILE *to);
 
 /* Bytes as people say them, such as "1.5 GiB"; @ret_text has room for COLUMNS_SIZE_LEN. */
