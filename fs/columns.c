@@ -3,10 +3,16 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GAP = 2 };
+enum {
+    GAP = 2,
+    SHORT = 12, /* a column is not made narrower than this */
+    REST = 24,  /* of a text at the end this much is to be seen at least */
+};
 
 void columns_fini(struct columns *columns)
 {
@@ -64,15 +70,71 @@ static const char *cell_of(const struct columns *columns, size_t row, size_t i)
     return row == 0 ? heading + (*heading == '>') : columns->cells[(row - 1) * columns->n + i];
 }
 
+static size_t shown_width(const struct columns *columns, const size_t *widths)
+{
+    size_t last = columns->n - 1;
+    bool is_text = *columns->headings[last] != '>';
+    size_t sum = is_text && widths[last] > REST ? REST : widths[last];
+    for (size_t i = 0; i < last; i++)
+        sum += widths[i] + GAP;
+    return sum;
+}
+
+/* The widest column that can be shortened: names, but not the text at the end, which may go on. */
+static size_t find_widest(const struct columns *columns, const size_t *widths)
+{
+    size_t widest = SIZE_MAX;
+    for (size_t i = 0; i + 1 < columns->n; i++)
+        if (*columns->headings[i] != '>' && widths[i] > SHORT &&
+            (widest == SIZE_MAX || widths[i] > widths[widest]))
+            widest = i;
+    return widest;
+}
+
+static void fit(const struct columns *columns, size_t *widths)
+{
+    while (columns->max_width && shown_width(columns, widths) > columns->max_width) {
+        size_t i = find_widest(columns, widths);
+        if (i == SIZE_MAX)
+            return;
+        widths[i]--;
+    }
+}
+
+/* Bytes of the first @n characters. */
+static size_t bytes_of(const char *text, size_t n)
+{
+    size_t i = 0;
+    for (; text[i]; i++)
+        if (((unsigned char)text[i] & 0xc0) != 0x80 && n-- == 0)
+            break;
+    return i;
+}
+
+/* Names differ at their ends, so the middle is left out. */
+static void print_cell(const char *cell, size_t width, FILE *to)
+{
+    size_t n = columns_width(cell);
+    if (n <= width) {
+        fputs(cell, to);
+        return;
+    }
+    size_t head = (width - 3) / 2;
+    const char *tail = cell + bytes_of(cell, n - (width - 3 - head));
+    fprintf(to, "%.*s...%s", (int)bytes_of(cell, head), cell, tail);
+}
+
 static void print_row(const struct columns *columns, size_t row, const size_t *widths, FILE *to)
 {
     for (size_t i = 0; i < columns->n; i++) {
         const char *cell = cell_of(columns, row, i);
-        int pad = (int)(widths[i] - columns_width(cell));
+        size_t n = columns_width(cell);
+        int pad = n < widths[i] ? (int)(widths[i] - n) : 0;
         if (*columns->headings[i] == '>')
-            fprintf(to, "%*s%s", pad, "", cell);
-        else
-            fprintf(to, "%s%*s", cell, i + 1 < columns->n ? pad : 0, "");
+            fprintf(to, "%*s", pad, "");
+        print_cell(cell, widths[i], to);
+        if (*columns->headings[i] != '>')
+            fprintf(to, "%*s", i + 1 < columns->n ? pad : 0, "");
         fprintf(to, "%*s", i + 1 < columns->n ? GAP : 0, "");
     }
     fputc('\n', to);
@@ -88,6 +150,7 @@ int columns_print(const struct columns *columns, FILE *to)
         for (size_t i = 0; i < columns->n; i++)
             if (columns_width(cell_of(columns, row, i)) > widths[i])
                 widths[i] = columns_width(cell_of(columns, row, i));
+    fit(columns, widths);
     for (size_t row = 0; row <= n_rows; row++)
         print_row(columns, row, widths, to);
     return 0;

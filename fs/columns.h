@@ -17,6 +17,8 @@ struct columns {
     char **cells;                /* row after row */
     size_t n_cells;
     int is_failed; /* no memory */
+    size_t
+        max_width; /* cells of a terminal; 0: no limit. Long names are shortened in their middle */
 };
 
 /* An empty table; @headings is borrowed. columns_fini() releases what columns_add() took. */

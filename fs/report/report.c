@@ -73,10 +73,10 @@ static int print_text(const struct report_config *config, const struct sample *s
     FILE *memory = open_memstream(&text, &len);
     if (!memory)
         return -ENOMEM;
-    int r = sample_draw(sample, before, memory);
+    struct screen screen = find_screen(to);
+    int r = sample_draw(sample, before, screen.is_terminal ? screen.n_cells : 0, memory);
     if (fclose(memory) != 0 || r < 0)
         return -ENOMEM;
-    struct screen screen = find_screen(to);
     if (config->is_watch && screen.is_terminal)
         refresh(text, &screen, to);
     else

@@ -58,13 +58,20 @@ static void find_program(json_int_t pid, char *ret_text)
         (void)fclose(file); /* it was read only */
 }
 
+/* Where it is drawn. */
+struct canvas {
+    FILE *to;
+    size_t max_width;
+};
+
 /* Nothing at all if it has no row. */
-static int draw_table(const char *title, const struct columns *table, FILE *to)
+static int draw_table(const char *title, struct columns *table, const struct canvas *canvas)
 {
     if (!table->n_cells && !table->is_failed)
         return 0;
-    fprintf(to, "\n%s\n", title);
-    return columns_print(table, to);
+    table->max_width = canvas->max_width;
+    fprintf(canvas->to, "\n%s\n", title);
+    return columns_print(table, canvas->to);
 }
 
 /* ---- Domains with something going on ---- */
@@ -98,22 +105,22 @@ static void add_instant(struct columns *table, const json_t *domain, const json_
     add_targets(table, domain);
     columns_add(table, "%s", text_of(instant, "state", "?"));
     columns_add(table, "%s", text_of(instant, "method", "-"));
-    columns_add(table, "%s", text_of(instant, "consistency", "-"));
     columns_add(table, "%s", age);
     columns_add(table, "%s", overlay);
     columns_add(table, "%zu", count(instant, "readers"));
+    columns_add(table, "%s", text_of(instant, "consistency", "-"));
 }
 
-static int draw_instants(const json_t *domains, FILE *to)
+static int draw_instants(const json_t *domains, const struct canvas *canvas)
 {
-    static const char *const headings[] = {"DOMAIN",      "STATE", "DISKS",    "INSTANT", "METHOD",
-                                           "CONSISTENCY", ">AGE",  ">OVERLAY", ">READERS"};
+    static const char *const headings[] = {"DOMAIN", "STATE",    "DISKS",    "INSTANT",    "METHOD",
+                                           ">AGE",   ">OVERLAY", ">READERS", "CONSISTENCY"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
     const json_t *domain, *instant;
     for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
         for (size_t k = 0; (instant = nth_of(domain, "instants", k)); k++)
             add_instant(&table, domain, instant);
-    return draw_table("Instants", &table, to);
+    return draw_table("Instants", &table, canvas);
 }
 
 /* ---- Readers ---- */
@@ -213,14 +220,15 @@ static void add_reader(void *ctx, const json_t *domain, const json_t *reader)
     add_progress(table, domain, reader);
 }
 
-static int draw_readers(const struct sample *now, const struct sample *before, FILE *to)
+static int draw_readers(const struct sample *now, const struct sample *before,
+                        const struct canvas *canvas)
 {
     static const char *const headings[] = {"DOMAIN", "SNAPSHOT", "DISK",   "PROGRAM", ">PID",
                                            ">%",     ">SIZE",    ">SPEED", ">LEFT"};
     struct reader_table table = {.columns = COLUMNS_INIT(headings), .now = now, .before = before};
     struct reader_walk walk = {add_reader, &table};
     walk_readers(json_object_get(now->root, "domains"), &walk);
-    int r = draw_table("Readers", &table.columns, to);
+    int r = draw_table("Readers", &table.columns, canvas);
     columns_fini(&table.columns);
     return r;
 }
@@ -242,7 +250,7 @@ static void add_upload(struct columns *table, const json_t *domain, const json_t
     columns_add(table, "%s", text_of(upload, "error", ""));
 }
 
-static int draw_uploads(const json_t *domains, FILE *to)
+static int draw_uploads(const json_t *domains, const struct canvas *canvas)
 {
     static const char *const headings[] = {"DOMAIN", ">ID", "SNAPSHOT", "IMAGE-NAME",
                                            "STATE",  ">%",  ">LEFT",    "ERROR"};
@@ -251,12 +259,12 @@ static int draw_uploads(const json_t *domains, FILE *to)
     for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
         for (size_t k = 0; (upload = nth_of(domain, "uploads", k)); k++)
             add_upload(&table, domain, upload);
-    return draw_table("Uploads", &table, to);
+    return draw_table("Uploads", &table, canvas);
 }
 
 /* ---- What needs a person's eye ---- */
 
-static int draw_leftovers(const json_t *domains, FILE *to)
+static int draw_leftovers(const json_t *domains, const struct canvas *canvas)
 {
     static const char *const headings[] = {"DOMAIN", "METHOD", "STATE", "FILE", "REASON"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
@@ -270,7 +278,7 @@ static int draw_leftovers(const json_t *domains, FILE *to)
             columns_add(&table, "%s", file ? json_string_value(file) : "-");
             columns_add(&table, "%s", text_of(left, "reason", ""));
         }
-    return draw_table("Left over: to be put back as they were", &table, to);
+    return draw_table("Left over: to be put back as they were", &table, canvas);
 }
 
 static void add_error(struct columns *table, const json_t *domain, const json_t *error)
@@ -293,7 +301,7 @@ static void add_lasting_error(struct columns *table, const json_t *domain, const
     columns_add(table, "%s", reason);
 }
 
-static int draw_errors(const json_t *domains, FILE *to)
+static int draw_errors(const json_t *domains, const struct canvas *canvas)
 {
     static const char *const headings[] = {"TIME", "DOMAIN", "FILE", "ERROR"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
@@ -306,7 +314,7 @@ static int draw_errors(const json_t *domains, FILE *to)
         for (size_t k = 0; (error = nth_of(domain, "errors", k)); k++)
             add_error(&table, domain, error);
     }
-    return draw_table("Errors", &table, to);
+    return draw_table("Errors", &table, canvas);
 }
 
 static size_t sum(const json_t *domains, const char *key)
@@ -332,16 +340,18 @@ static void draw_head(const struct sample *now, FILE *to)
             n_instants, n_instants == 1 ? "" : "s", n_uploads, n_uploads == 1 ? "" : "s", n_left);
 }
 
-int sample_draw(const struct sample *sample, const struct sample *before, FILE *to)
+int sample_draw(const struct sample *sample, const struct sample *before, size_t max_width,
+                FILE *to)
 {
+    const struct canvas canvas = {.to = to, .max_width = max_width};
     const json_t *domains = json_object_get(sample->root, "domains");
     draw_head(sample, to);
-    int r = draw_instants(domains, to);
+    int r = draw_instants(domains, &canvas);
     if (r == 0)
-        r = draw_readers(sample, before, to);
+        r = draw_readers(sample, before, &canvas);
     if (r == 0)
-        r = draw_uploads(domains, to);
+        r = draw_uploads(domains, &canvas);
     if (r == 0)
-        r = draw_leftovers(domains, to);
-    return r < 0 ? r : draw_errors(domains, to);
+        r = draw_leftovers(domains, &canvas);
+    return r < 0 ? r : draw_errors(domains, &canvas);
 }

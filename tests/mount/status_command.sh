@@ -30,7 +30,7 @@ assert_match "$text" 'now +broken.qcow2 +vda +.*qcow2' 'what cannot be read'
 size=$(stat -c %s "$MNT/a.qcow2/snapshots/now.raw")
 exec {fd}<"$MNT/a.qcow2/snapshots/now.raw"
 dd bs=64k count=1 status=none <&"$fd" >/dev/null
-assert_match "$(show)" "a.qcow2 +shut off +vda +open +lock +shutdown +[0-9]+s +- +1" 'the instant'
+assert_match "$(show)" "a.qcow2 +shut off +vda +open +lock +[0-9]+s +- +1 +shutdown" 'the instant'
 assert_match "$(show)" "a.qcow2 +now +vda +bash +$$ +[0-9]+ " 'the reader'
 reader='s["domains"][0]["instants"][0]["readers"][0]'
 assert_eq "$(value "${reader}[\"size\"]")" "$size" 'size of what is read'
@@ -57,6 +57,34 @@ if LC_ALL=C grep -q $'[\x01-\x09\x0b-\x1f\x7f\x9b]' <<<"$text"; then
     fail "control characters: $(cat -v <<<"$text")"
 fi
 exec {fd}<&-
+
+# On a terminal of 80 columns, names are shortened so that what is behind them is to be seen; elsewhere not.
+long=a-file-with-a-name-that-is-as-long-as-a-line-of-a-terminal-or-even-a-bit-longer-00000042.raw
+truncate -s 8M "$T/images/$long"
+wait_for 30 test -e "$MNT/$long" || fail 'no domain of a new file'
+exec {fd}<"$MNT/$long/snapshots/now.raw"
+# shellcheck disable=SC2086
+on_terminal=$(python3 - $VIRTSNAPFS --status "$MNT" <<'PY'
+import fcntl, os, pty, struct, sys, termios
+
+master, slave = pty.openpty()
+fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+pid = os.fork()
+if pid == 0:
+    os.dup2(slave, 1)
+    os.execvp(sys.argv[1], sys.argv[1:])
+os.close(slave)
+os.waitpid(pid, 0)
+print(os.read(master, 65536).decode(), end="")
+PY
+)
+assert_match "$on_terminal" '(^|.)a-f[a-z-]*\.\.\.[0-9]*42.raw +now +vda +bash' 'a long name on a terminal'
+while IFS= read -r line; do
+    [[ $line != *READERS* && $line != *LEFT* ]] || ((${#line} <= 84)) || fail "too long for a terminal: $line"
+done <<<"$on_terminal"
+assert_match "$(show)" "$long +now +vda +bash" 'a long name elsewhere'
+exec {fd}<&-
+rm "$T/images/$long"
 
 # Again and again, until the mount ends; as lines for programs.
 show --watch --json >"$T/watched" &

@@ -62,6 +62,42 @@ static void test_no_cell_commands_the_terminal(void **state)
     free(text);
 }
 
+static void test_names_are_shortened_to_fit(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"NAME", ">N", "REASON"};
+    struct columns columns = COLUMNS_INIT(headings);
+    columns.max_width = 45; /* 15 for the name, 2 + 2 + 2, 24 of the reason */
+    columns_add(&columns, "\xc3\xa4"
+                          "bcdefghijklmnopqrstuvwxyz");
+    columns_add(&columns, "12");
+    columns_add(&columns, "a reason goes on over the edge of the screen");
+    columns_add(&columns, "short");
+    columns_add(&columns, "3");
+    columns_add(&columns, "x");
+    char *text = print(&columns);
+    assert_string_equal(text, "NAME              N  REASON\n"
+                              "\xc3\xa4"
+                              "bcdef...uvwxyz  12  a reason goes on over the edge of the screen\n"
+                              "short             3  x\n");
+    free(text);
+}
+
+static void test_columns_stay_readable_on_a_narrow_terminal(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"NAME", "OTHER", ">N"};
+    struct columns columns = COLUMNS_INIT(headings);
+    columns.max_width = 5;
+    columns_add(&columns, "abcdefghijklmnopqrst");
+    columns_add(&columns, "other");
+    columns_add(&columns, "1");
+    char *text = print(&columns);
+    assert_string_equal(text, "NAME          OTHER  N\n"
+                              "abcd...pqrst  other  1\n");
+    free(text);
+}
+
 static void check_size(unsigned long long bytes, const char *want)
 {
     char text[COLUMNS_SIZE_LEN];
@@ -88,6 +124,8 @@ int main(void)
         cmocka_unit_test(test_columns_are_as_wide_as_their_widest_cell),
         cmocka_unit_test(test_a_table_without_rows_is_its_heading),
         cmocka_unit_test(test_no_cell_commands_the_terminal),
+        cmocka_unit_test(test_names_are_shortened_to_fit),
+        cmocka_unit_test(test_columns_stay_readable_on_a_narrow_terminal),
         cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
