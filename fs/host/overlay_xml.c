@@ -140,6 +140,27 @@ int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *re
     return r;
 }
 
+static bool is_our_overlay(const char *path)
+{
+    const char *suffix = strrchr(path, '.');
+    return suffix && strcmp(suffix, ".overlay") == 0 && change_is_marked(path);
+}
+
+bool overlay_xml_is_on_ours(const char *domain_xml)
+{
+    auto_doc xmlDoc *domain = NULL;
+    struct error why = {0};
+    if (xml_open(domain_xml, "domain", &domain, &why) < 0)
+        return false;
+    for (const xmlNode *disk = xml_first_disk(domain); disk; disk = xml_next(disk)) {
+        const xmlNode *source = xml_child(disk, "source");
+        auto_free char *file = NULL;
+        if (source && xml_attr(source, "file", &file, &why) == 0 && file && is_our_overlay(file))
+            return true;
+    }
+    return false;
+}
+
 bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gid)
 {
     auto_doc xmlDoc *domain = NULL;

@@ -42,5 +42,8 @@ int overlay_xml_find_job(const char *domain_xml, const char *target, const char 
 int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *ret_is_readonly,
                             struct error *err);
 
+/* Does a disk of it lie on an overlay of ours? False as well of what cannot be read. */
+bool overlay_xml_is_on_ours(const char *domain_xml);
+
 /* The user that QEMU runs as, from the live XML; false if it does not say. */
 bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gid);

@@ -8,6 +8,7 @@
 
 #include "fs/host/external.h"
 #include "fs/host/fault.h"
+#include "fs/host/overlay_xml.h"
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 
@@ -107,8 +108,26 @@ static void read_capacities(virDomainPtr dom, struct domain *domain)
     }
 }
 
+/*
+ * While an instant is there the definition names overlays that are gone afterwards. A backup that
+ * reads it just then, beside the disks, wants what was there before and will be again.
+ */
+static int keep_lasting_xml(const struct domain *before, struct domain *domain, struct error *err)
+{
+    if (!before || !before->xml || !overlay_xml_is_on_ours(domain->xml) ||
+        overlay_xml_is_on_ours(before->xml))
+        return 0;
+    auto_free char *xml = strdup(before->xml);
+    if (!xml)
+        return error_set(err, -ENOMEM, "out of memory");
+    free(domain->xml);
+    domain->xml = take_ptr(xml);
+    return 0;
+}
+
 /* The disks are those of the running domain, `xml` is what it starts from next time. */
-static int read_definition(virDomainPtr dom, struct domain *domain, struct error *err)
+static int read_definition(virDomainPtr dom, const struct domain *before, struct domain *domain,
+                           struct error *err)
 {
     auto_free char *live = NULL;
     auto_free char *inactive = NULL;
@@ -124,7 +143,7 @@ static int read_definition(virDomainPtr dom, struct domain *domain, struct error
     read_capacities(dom, domain);
     domain->xml = inactive ? take_ptr(inactive) : take_ptr(live);
     domain->has_manager = xml_has_manager(domain->xml);
-    return 0;
+    return keep_lasting_xml(before, domain, err);
 }
 
 int record_read(virDomainPtr dom, const struct domain *before, struct domain **ret_domain,
@@ -139,7 +158,7 @@ int record_read(virDomainPtr dom, const struct domain *before, struct domain **r
         return error_set(err, -ENOMEM, "out of memory");
     int r = read_state(dom, domain, err);
     if (r == 0)
-        r = read_definition(dom, domain, err);
+        r = read_definition(dom, before, domain, err);
     if (r == 0)
         r = external_read_all(dom, before, domain, err);
     if (r < 0)

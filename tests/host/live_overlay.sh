@@ -31,6 +31,7 @@ for kind in qcow2 raw chain; do
     virsh dumpxml $kind >"$T/live.xml"
     virsh dumpxml --inactive $kind >"$T/inactive.xml"
     files=$(probe list "$T/disks")
+    stamp=$(probe stat "$MNT/$kind/domain.xml")
 
     exec {fd}<"$now" {flat}<"${now%.raw}.qcow2"
     assert_eq "$(status_value $kind 's["instants"][0]["method"]')" overlay method
@@ -46,12 +47,16 @@ if data != wanted:
 PY
     guest_io $kind 0 'write -P 5 16M 1M' flush
     assert_flat_is_same $kind
+    # The definition that is shown, and backed up, is not the one of the instant.
+    virsh dumpxml --inactive $kind | grep -q '\.overlay' || fail "$kind: libvirt names no overlay"
+    diff "$T/inactive.xml" "$MNT/$kind/domain.xml" || fail "$kind: domain.xml within the instant"
     exec {fd}<&- {flat}<&-
     wait_until_merged $kind
 
     assert_eq "$(probe list "$T/disks")" "$files" "$kind: files beside the image"
     diff "$T/live.xml" <(virsh dumpxml $kind) || fail "$kind: the live XML is another"
     diff "$T/inactive.xml" <(virsh dumpxml --inactive $kind) || fail "$kind: the inactive XML is another"
+    assert_eq "$(probe stat "$MNT/$kind/domain.xml")" "$stamp" "$kind: stat of domain.xml"
     assert_eq "$(virsh domstate $kind)" running state
     # What the guest wrote meanwhile is in the image.
     domain_destroy $kind

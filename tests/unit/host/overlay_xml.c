@@ -91,6 +91,23 @@ static void tells_the_stages_of_a_commit(void **state)
     check_job("<mirror/>", OVERLAY_XML_OTHER_JOB);
 }
 
+static void tells_overlays_of_ours_from_others(void **state)
+{
+    (void)state;
+#define ON(file) "<domain><devices><disk><source file='/x'/></disk><disk><source file='" file "'/>"
+#define END "</disk></devices></domain>"
+#define OURS "/d/a.img.virtsnapfs-0123456789abcdef.overlay"
+    assert_true(overlay_xml_is_on_ours(ON(OURS) END));
+    assert_false(overlay_xml_is_on_ours(ON("/d/a.img") END));
+    assert_false(overlay_xml_is_on_ours(ON("/d/a.img.virtsnapfs-0123456789abcdef.delta") END));
+    assert_false(overlay_xml_is_on_ours(ON("/d/a.overlay") END));
+    /* Somebody's snapshot on top of it is there to stay. */
+    assert_false(overlay_xml_is_on_ours(ON("/d/snap") "<backingStore><source file='" OURS
+                                                      "'/></backingStore>" END));
+    assert_false(overlay_xml_is_on_ours("<domain><devices><disk/></devices></domain>"));
+    assert_false(overlay_xml_is_on_ours("no XML"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +115,7 @@ int main(void)
         cmocka_unit_test(escapes_what_xml_would_take_amiss),
         cmocka_unit_test(refuses_a_disk_that_does_not_exist),
         cmocka_unit_test(tells_the_stages_of_a_commit),
+        cmocka_unit_test(tells_overlays_of_ours_from_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
