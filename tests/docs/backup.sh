@@ -108,11 +108,11 @@ assert_eq "$same" 'mail/snapshots/before-upgrade.raw mail/snapshots/now.raw web/
 settle
 
 fill 0 20M 131072
-page_run inplace >"$T/out"
+page_run inplace >"$T/log.out"
 assert_copies /srv/backup
 # rsync_count WHAT
 rsync_count() {
-    sed -n "s/^$1: \([0-9,]*\).*/\1/p" "$T/out" | tr -d ,
+    sed -n "s/^$1: \([0-9,]*\).*/\1/p" "$T/log.out" | tr -d ,
 }
 literal=$(rsync_count 'Literal data')
 ((literal >= 131072)) || fail "rsync sent $literal bytes of a disk that had changed"
@@ -120,13 +120,13 @@ literal=$(rsync_count 'Literal data')
 ((literal < (16 << 20) + 4 * 131072 + 65536)) || fail "rsync sent $literal bytes, that is whole disks"
 settle
 fill 0 21M 131072
-page_run inplace >"$T/out"
+page_run inplace >"$T/log.out"
 assert_eq "$(rsync_count 'Number of regular files transferred')" 1 'files that rsync transferred'
 literal=$(rsync_count 'Literal data')
 ((literal >= 131072 && literal < 1 << 20)) || fail "rsync sent $literal bytes for 128 KiB"
 settle
 
-page_run together >"$T/out"
+page_run together >"$T/log.out"
 assert_eq "$(rsync_count 'Number of regular files transferred')" 3 'files that rsync -I transferred'
 assert_copies /srv/backup
 settle
@@ -135,20 +135,20 @@ settle
 
 # restic_said WORD: how many files are new, changed, unmodified.
 restic_said() {
-    sed -n "s/^Files:.* \([0-9]*\) $1.*/\1/p" "$T/out"
+    sed -n "s/^Files:.* \([0-9]*\) $1.*/\1/p" "$T/log.out"
 }
-page_run restic-init >"$T/out"
-page_run restic >"$T/out"
+page_run restic-init >"$T/log.out"
+page_run restic >"$T/log.out"
 assert_eq "$(restic_said new)" 6 'files in the first restic snapshot'
 settle
-page_run restic >"$T/out"
+page_run restic >"$T/log.out"
 assert_untouched restic
 assert_eq "$(restic_said new) $(restic_said changed) $(restic_said unmodified)" '0 0 6' 'files in the second one'
 fill 0 3M 65536
-page_run restic >"$T/out"
-assert_match "$(grep '^Added to the repo' "$T/out")" ': [0-9.]+ ([KM]iB|B)' 'what restic stored'
+page_run restic >"$T/log.out"
+assert_match "$(grep '^Added to the repo' "$T/log.out")" ': [0-9.]+ ([KM]iB|B)' 'what restic stored'
 assert_eq "$(restic_said new) $(restic_said changed)" '0 1' 'files that restic found changed'
-page_run restic-keep >"$T/out"
+page_run restic-keep >"$T/log.out"
 restic -q restore latest --target "$T/restic"
 assert_copies "$T/restic/mnt/vms"
 settle
@@ -157,10 +157,10 @@ settle
 
 # What borg stored: added, modified, changed while it was read, failed.
 borg_stored() {
-    grep -E '^[AMCE] .*raw$' "$T/out" | sort
+    grep -E '^[AMCE] .*raw$' "$T/log.out" | sort
 }
 page_run borg-init
-page_run borg 2>"$T/out"
+page_run borg 2>"$T/log.out"
 ! borg list --last 1 --short | xargs -I {} borg list ::{} | grep -E 'status|upload' || fail 'borg stored what is no content'
 assert_eq "$(borg_stored)" 'A /mnt/vms/mail/snapshots/before-upgrade.raw
 A /mnt/vms/mail/snapshots/now.raw
@@ -168,11 +168,11 @@ A /mnt/vms/web/snapshots/now.raw
 A /mnt/vms/web/snapshots/now.vdb.raw' 'disks in the first archive'
 settle
 sleep 1 # archives are called after the second
-page_run borg 2>"$T/out"
+page_run borg 2>"$T/log.out"
 assert_eq "$(borg_stored)" '' 'disks in the second archive that were stored again'
 settle
 fill 1 10M 65536
-page_run borg 2>"$T/out"
+page_run borg 2>"$T/log.out"
 assert_eq "$(borg_stored)" 'M /mnt/vms/web/snapshots/now.vdb.raw' 'disks that borg found changed'
 page_run borg-keep
 last=$(borg list --last 1 --format '{archive}')
@@ -184,18 +184,18 @@ settle
 # --- rclone ----------------------------------------------------------------------------------------
 
 mkdir /srv/offsite
-rclone config create offsite alias remote=/srv/offsite >"$T/out" 2>&1
-page_run rclone 2>"$T/out"
+rclone config create offsite alias remote=/srv/offsite >"$T/log.out" 2>&1
+page_run rclone 2>"$T/log.out"
 assert_copies /srv/offsite/guests
-assert_eq "$(grep -c ': Copied (new)' "$T/out")" 5 'files that rclone copied'
+assert_eq "$(grep -c ': Copied (new)' "$T/log.out")" 5 'files that rclone copied'
 settle
-page_run rclone 2>"$T/out"
-assert_eq "$(grep ': Copied' "$T/out" || true)" '' 'what rclone copied again'
-assert_eq "$(grep 'Checks:' "$T/out" | xargs)" 'Checks: 2 / 2, 100% Checks: 3 / 3, 100%' 'what rclone looked at'
+page_run rclone 2>"$T/log.out"
+assert_eq "$(grep ': Copied' "$T/log.out" || true)" '' 'what rclone copied again'
+assert_eq "$(grep 'Checks:' "$T/log.out" | xargs)" 'Checks: 2 / 2, 100% Checks: 3 / 3, 100%' 'what rclone looked at'
 settle
 fill 0 5M 65536
-page_run rclone 2>"$T/out"
-assert_match "$(grep ': Copied' "$T/out")" ': snapshots/now.raw: Copied \(replaced existing\)$' 'what rclone copied'
+page_run rclone 2>"$T/log.out"
+assert_match "$(grep ': Copied' "$T/log.out")" ': snapshots/now.raw: Copied \(replaced existing\)$' 'what rclone copied'
 settle
 
 # --- a guest that cannot be read -------------------------------------------------------------------
@@ -204,23 +204,27 @@ page_run tonight
 settle
 cp --sparse=always /srv/backup/mail/snapshots/now.raw "$T/mail.before"
 fill 0 7M 65536
-qemu-io -f qcow2 -c 'write -P 9 3M 64k' $images/mail.qcow2 >"$T/out"
+qemu-io -f qcow2 -c 'write -P 9 3M 64k' $images/mail.qcow2 >"$T/log.out"
 qemu-nbd --fork --pid-file="$T/nbd.pid" -t -k "$T/nbd.sock" -f qcow2 $images/mail.qcow2
 nbd=$(cat "$T/nbd.pid")
 at_exit "kill $nbd 2>/dev/null"
-page_status 23 tonight
+page_status tonight
+assert_eq "$PAGE_STATUS" 23 "status of tonight"
 truth
 assert_same_bytes /srv/backup/web/snapshots/now.raw "$T/truth/web/now.raw"
 assert_same_bytes /srv/backup/mail/snapshots/now.raw "$T/mail.before"
-page_run why >"$T/out"
-assert_match "$(cat "$T/out")" 'mail' 'the reason'
-page_status 3 restic
+page_run why >"$T/log.out"
+assert_match "$(cat "$T/log.out")" 'mail' 'the reason'
+page_status restic
+assert_eq "$PAGE_STATUS" 3 "status of restic"
 (($(restic ls latest | grep -c '/mail/snapshots/now.raw') == 0)) || fail 'restic has a disk that it could not read'
 sleep 1
-page_status 1 borg 2>"$T/out"
-assert_match "$(cat "$T/out")" 'E /mnt/vms/mail/snapshots/now.raw' 'what borg says'
-page_status 1 rclone 2>"$T/out"
-assert_match "$(tail -n 1 "$T/out")" '^not saved: mail$' 'what was not saved'
+page_status borg 2>"$T/log.out"
+assert_eq "$PAGE_STATUS" 1 "status of borg"
+assert_match "$(cat "$T/log.out")" 'E /mnt/vms/mail/snapshots/now.raw' 'what borg says'
+page_status rclone 2>"$T/log.out"
+assert_eq "$PAGE_STATUS" 1 "status of rclone"
+assert_match "$(tail -n 1 "$T/log.out")" '^not saved: mail$' 'what was not saved'
 assert_same_bytes /srv/offsite/guests/web/snapshots/now.raw "$T/truth/web/now.raw"
 assert_same_bytes /srv/offsite/guests/mail/snapshots/now.raw "$T/mail.before"
 kill "$nbd"
@@ -234,11 +238,11 @@ settle
 
 rsync -ax /mnt /srv/host
 assert_eq "$(find /srv/host -type f)" '' 'what rsync -x took along'
-restic --json backup --one-file-system /mnt | tail -n 1 >"$T/out"
-assert_match "$(cat "$T/out")" '"total_files_processed":0,' 'what restic --one-file-system took along'
-borg create --one-file-system --list ::host /mnt 2>"$T/out"
-! grep raw "$T/out" || fail 'borg --one-file-system took disks along'
-tar --one-file-system -cf /srv/host.tar -C / mnt 2>"$T/out"
+restic --json backup --one-file-system /mnt | tail -n 1 >"$T/log.out"
+assert_match "$(cat "$T/log.out")" '"total_files_processed":0,' 'what restic --one-file-system took along'
+borg create --one-file-system --list ::host /mnt 2>"$T/log.out"
+! grep raw "$T/log.out" || fail 'borg --one-file-system took disks along'
+tar --one-file-system -cf /srv/host.tar -C / mnt 2>"$T/log.out"
 ! tar -tf /srv/host.tar | grep raw || fail 'tar --one-file-system took disks along'
 assert_untouched 'a backup of the host'
 page_end

@@ -39,7 +39,7 @@ make_disk() {
     printf '%s\n' 'DEFAULT linux' 'LABEL linux' 'KERNEL /boot/vmlinuz' 'INITRD /boot/initramfs' \
         "APPEND console=ttyS0 quiet panic=-1 no_timer_check guest.mode=blocks guest.disks=/dev/vda2,/dev/vdb" \
         >"$inside/boot/extlinux.conf"
-    extlinux --install "$inside/boot" >"$T/out" 2>&1 || fail "extlinux: $(cat "$T/out")"
+    extlinux --install "$inside/boot" >"$T/log.out" 2>&1 || fail "extlinux: $(cat "$T/log.out")"
     umount "$inside"
     losetup -d "$disk"
     disk=''
@@ -82,8 +82,8 @@ assert_guest_is_complete() {
     # Twice 256 places.
     wait_for 60 has_written $((last + 520)) || fail "the writer stopped: $(tail -n 3 "$T/log.web")"
     ! grep 'writer: lost' "$T/log.web" || fail 'the guest misses blocks'
-    guest_run web 'mount -t ext4 /dev/vda1 /mnt && cd /mnt && sha256sum -c sums' >"$T/out" || fail "files: $(cat "$T/out")"
-    assert_match "$(cat "$T/out")" 'etc/data: OK' 'what the guest says of its files'
+    guest_run web 'mount -t ext4 /dev/vda1 /mnt && cd /mnt && sha256sum -c sums' >"$T/log.out" || fail "files: $(cat "$T/log.out")"
+    assert_match "$(cat "$T/log.out")" 'etc/data: OK' 'what the guest says of its files'
     assert_eq "$(guest_run web 'cat /mnt/written')" 'by the guest' 'the file that the guest had written'
 }
 
@@ -98,12 +98,12 @@ wait_for 60 has_written 600 || fail 'the guest is slow'
 
 mount /mnt/vms
 wait_for 20 state_is web running || fail 'not running'
-page_run fdisk >"$T/out"
-assert_match "$(cat "$T/out")" 'now\.raw1 +\* +2048 +100351 +98304 +48M +83 Linux' 'partitions by fdisk'
-assert_match "$(cat "$T/out")" 'now\.raw2 +100352 +108543 +8192 +4M +83 Linux' 'partitions by fdisk'
+page_run fdisk >"$T/log.out"
+assert_match "$(cat "$T/log.out")" 'now\.raw1 +\* +2048 +100351 +98304 +48M +83 Linux' 'partitions by fdisk'
+assert_match "$(cat "$T/log.out")" 'now\.raw2 +100352 +108543 +8192 +4M +83 Linux' 'partitions by fdisk'
 settle
-page_run look >"$T/out"
-assert_match "$(cat "$T/out")" 'p1: .*TYPE="ext4"' 'file systems by blkid'
+page_run look >"$T/log.out"
+assert_match "$(cat "$T/log.out")" 'p1: .*TYPE="ext4"' 'file systems by blkid'
 diff -r "$T/etc" /srv/etc-of-web || fail 'files of the guest'
 assert_eq "$(status_value web 'len(s["instants"])')" 1 'instants while it is looked into'
 assert_errno EROFS create /mnt/look/new
@@ -117,16 +117,16 @@ settle
 # --- backups, of different moments -----------------------------------------------------------------
 
 backup=$PAGES/backup.md
-rclone config create offsite alias remote=/srv/offsite >"$T/out" 2>&1
+rclone config create offsite alias remote=/srv/offsite >"$T/log.out" 2>&1
 mkdir /srv/offsite
-page_borrow "$backup" restic-init >"$T/out"
-page_borrow "$backup" borg-init 2>"$T/out"
+page_borrow "$backup" restic-init >"$T/log.out"
+page_borrow "$backup" borg-init 2>"$T/log.out"
 for tool in restic borg rclone; do
     before=$(guest_progress web synced)
-    page_borrow "$backup" $tool >"$T/out" 2>&1 || fail "$tool: $(cat "$T/out")"
+    page_borrow "$backup" $tool >"$T/log.out" 2>&1 || fail "$tool: $(cat "$T/log.out")"
     after=$(guest_progress web started)
     settle
-    page_run get-$tool >"$T/out"
+    page_run get-$tool >"$T/log.out"
     disk=''
     cd "$T"
     assert_one_moment /srv/back/web/snapshots
@@ -140,10 +140,10 @@ after=$(guest_progress web started)
 copy=/srv/backup/web
 assert_one_moment $copy/snapshots
 settle
-page_run which >"$T/out"
+page_run which >"$T/log.out"
 # shellcheck disable=SC2016
 awk '/^<!-- run: which -->/ { seen = 1 } seen && /^```text/ { inside = 1; next } inside && /^```/ { exit } inside' \
-    "$PAGE" | diff - "$T/out" || fail 'what the page says of the definition'
+    "$PAGE" | diff - "$T/log.out" || fail 'what the page says of the definition'
 
 # --- all is lost -----------------------------------------------------------------------------------
 
