@@ -90,6 +90,7 @@ truth
 assert_same_bytes /srv/copy/web/now.raw "$T/truth/web/now.raw"
 settle
 
+# shellcheck disable=SC2317
 date() {
     echo "$day"
 }

@@ -14,7 +14,6 @@
 . "$(dirname "${BASH_SOURCE[0]}")/system.sh"
 
 PAGES=$LIB_DIR/../../docs
-# shellcheck disable=SC2034
 PAGE='' PAGE_STATUS='' page_ran=()
 
 # page_begin PAGE: from docs/. The program is installed, with the page's line of fstab.
@@ -76,6 +75,7 @@ page_status() {
     # (In the condition of || the shell would not end at a command that fails.)
     set +e
     (set -e; page_run "$1")
+    # shellcheck disable=SC2034
     PAGE_STATUS=$?
     set -e
     page_ran+=("$1")
