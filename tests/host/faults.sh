@@ -83,6 +83,8 @@ outcome_of_open() {
     libvirtd-stopped@look-up) [[ $method == lock ]] && echo OK || echo 'ETIMEDOUT|EIO' ;;
     libvirtd-restarted@look-up) echo OK ;;
     libvirtd-stopped@*) echo 'ETIMEDOUT|EIO' ;;
+    # Of a copy nobody is left who says whether it was complete.
+    libvirtd-*@virDomainBlockJobAbort-*) echo 'OK|EIO|ETIMEDOUT' ;;
     *) echo 'OK|EIO' ;;
     esac
 }
