@@ -96,7 +96,7 @@ static void tells_overlays_of_ours_from_others(void **state)
     (void)state;
 #define ON(file) "<domain><devices><disk><source file='/x'/></disk><disk><source file='" file "'/>"
 #define END "</disk></devices></domain>"
-#define OURS "/d/a.img.virtsnapfs-0123456789abcdef.overlay"
+#define OURS "/virtsnapfs-test/a.img.virtsnapfs-0123456789abcdef.overlay"
     assert_true(overlay_xml_is_on_ours(ON(OURS) END));
     assert_false(overlay_xml_is_on_ours(ON("/d/a.img") END));
     assert_false(overlay_xml_is_on_ours(ON("/d/a.img.virtsnapfs-0123456789abcdef.delta") END));
