@@ -18,8 +18,8 @@ enum {
      * Connections. On two cores, four readers got a disk from qemu-nbd in 0.5 to 0.95 of the time
      * that they took over four of them (interleaved), and sooner than nbdcopy, by 1.2 to 1.6: the
      * server has one thread, so what more of them bring is changes between threads. Read through
-     * the mount, 4 and 1 of them were 0.71 and 0.94 as fast (medians of 11 and 4 interleaved runs),
-     * and requests of 512 KiB, or more of them ahead, no faster.
+     * the mount, 4 of them were 0.84 and 1 was 0.89 as fast as 2 (medians of 14 and 4 interleaved
+     * runs), and requests of 512 KiB 0.97.
      */
     N_LINES_MAX = 2,
     /*
