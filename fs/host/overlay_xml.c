@@ -147,19 +147,80 @@ static bool is_our_overlay(const char *path)
            change_is_marked(suffix - CHANGE_MARK_LEN);
 }
 
-bool overlay_xml_is_on_ours(const char *domain_xml)
+static bool is_disk_on_ours(const xmlNode *disk)
 {
-    auto_doc xmlDoc *domain = NULL;
+    const xmlNode *source = xml_child(disk, "source");
+    auto_free char *file = NULL;
     struct error why = {0};
-    if (xml_open(domain_xml, "domain", &domain, &why) < 0)
-        return false;
-    for (const xmlNode *disk = xml_first_disk(domain); disk; disk = xml_next(disk)) {
-        const xmlNode *source = xml_child(disk, "source");
-        auto_free char *file = NULL;
-        if (source && xml_attr(source, "file", &file, &why) == 0 && file && is_our_overlay(file))
-            return true;
+    return source && xml_attr(source, "file", &file, &why) == 0 && file && is_our_overlay(file);
+}
+
+/* The disk of that target in @doc, if it is not on an overlay of ours. */
+static xmlNode *find_lasting_disk(const xmlDoc *doc, const char *target)
+{
+    for (xmlNode *disk = xml_first_disk(doc); disk; disk = xml_next(disk)) {
+        auto_free char *name = NULL;
+        struct error why = {0};
+        if (xml_disk_target(disk, &name, &why) == 0 && strcmp(name, target) == 0)
+            return is_disk_on_ours(disk) ? NULL : disk;
     }
-    return false;
+    return NULL;
+}
+
+/* Puts the disk of @before in place of @disk: 1, or 0 if there is none. */
+static int put_back_disk(xmlDoc *doc, xmlNode *disk, const xmlDoc *before, struct error *err)
+{
+    auto_free char *target = NULL;
+    int r = xml_disk_target(disk, &target, err);
+    const xmlNode *lasting = r == 0 ? find_lasting_disk(before, target) : NULL;
+    if (!lasting)
+        return r;
+    xmlNode *copy = xmlDocCopyNode((xmlNode *)lasting, doc, 1);
+    if (!copy)
+        return error_set(err, -ENOMEM, "out of memory");
+    xmlFreeNode(xmlReplaceNode(disk, copy));
+    return 1;
+}
+
+static int put_back_disks(xmlDoc *doc, const xmlDoc *before, struct error *err)
+{
+    bool is_changed = false;
+    for (xmlNode *disk = xml_first_disk(doc), *next; disk; disk = next) {
+        next = xml_next(disk);
+        int r = is_disk_on_ours(disk) ? put_back_disk(doc, disk, before, err) : 0;
+        if (r < 0)
+            return r;
+        is_changed = is_changed || r > 0;
+    }
+    return is_changed;
+}
+
+/* libvirt's own text where nothing but our overlays made a difference: its form stays the same. */
+static int dump_as_before(xmlDoc *doc, xmlDoc *before, const char *before_xml, char **ret_xml,
+                          struct error *err)
+{
+    auto_free char *text = NULL;
+    auto_free char *text_before = NULL;
+    int r = xml_dump(doc, &text, err);
+    if (r == 0)
+        r = xml_dump(before, &text_before, err);
+    if (r < 0)
+        return r;
+    *ret_xml = strcmp(text, text_before) == 0 ? strdup(before_xml) : take_ptr(text);
+    return *ret_xml ? 1 : error_set(err, -ENOMEM, "out of memory");
+}
+
+int overlay_xml_hide_ours(const char *domain_xml, const char *before_xml, char **ret_xml,
+                          struct error *err)
+{
+    auto_doc xmlDoc *doc = NULL;
+    auto_doc xmlDoc *before = NULL;
+    int r = xml_open(domain_xml, "domain", &doc, err);
+    if (r == 0)
+        r = xml_open(before_xml, "domain", &before, err);
+    if (r == 0)
+        r = put_back_disks(doc, before, err);
+    return r <= 0 ? r : dump_as_before(doc, before, before_xml, ret_xml, err);
 }
 
 bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gid)

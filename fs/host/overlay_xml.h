@@ -42,8 +42,16 @@ int overlay_xml_find_job(const char *domain_xml, const char *target, const char 
 int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *ret_is_readonly,
                             struct error *err);
 
-/* Does a disk of it lie on an overlay of ours? False as well of what cannot be read. */
-bool overlay_xml_is_on_ours(const char *domain_xml);
+/*
+ * Disks that are on an overlay of ours, put back to what they are in @before_xml, an earlier
+ * definition of the same domain. All else is as in @domain_xml; if that is no other than in
+ * @before_xml, the text is @before_xml's.
+ *
+ * 1 and the text (caller frees); 0 if there is nothing to put back; -EBADMSG (no domain's XML),
+ * -ENOMEM.
+ */
+int overlay_xml_hide_ours(const char *domain_xml, const char *before_xml, char **ret_xml,
+                          struct error *err);
 
 /* The user that QEMU runs as, from the live XML; false if it does not say. */
 bool overlay_xml_find_user(const char *domain_xml, uid_t *ret_uid, gid_t *ret_gid);

@@ -112,14 +112,14 @@ static void read_capacities(virDomainPtr dom, struct domain *domain)
  * While an instant is there the definition names overlays that are gone afterwards. A backup that
  * reads it just then, beside the disks, wants what was there before and will be again.
  */
-static int keep_lasting_xml(const struct domain *before, struct domain *domain, struct error *err)
+static int hide_overlays(const struct domain *before, struct domain *domain, struct error *err)
 {
-    if (!before || !before->xml || !overlay_xml_is_on_ours(domain->xml) ||
-        overlay_xml_is_on_ours(before->xml))
+    auto_free char *xml = NULL;
+    if (!before || !before->xml)
         return 0;
-    auto_free char *xml = strdup(before->xml);
-    if (!xml)
-        return error_set(err, -ENOMEM, "out of memory");
+    int r = overlay_xml_hide_ours(domain->xml, before->xml, &xml, err);
+    if (r <= 0)
+        return r;
     free(domain->xml);
     domain->xml = take_ptr(xml);
     return 0;
@@ -143,7 +143,7 @@ static int read_definition(virDomainPtr dom, const struct domain *before, struct
     read_capacities(dom, domain);
     domain->xml = inactive ? take_ptr(inactive) : take_ptr(live);
     domain->has_manager = xml_has_manager(domain->xml);
-    return keep_lasting_xml(before, domain, err);
+    return hide_overlays(before, domain, err);
 }
 
 int record_read(virDomainPtr dom, const struct domain *before, struct domain **ret_domain,

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "qcow/base/cleanup.h"
+
 static const char two_disks[] = "<domain><devices><disk><target dev='vda'/></disk><disk "
                                 "device='cdrom'><target dev='sda'/></disk>"
                                 "</devices></domain>";
@@ -91,21 +93,56 @@ static void tells_the_stages_of_a_commit(void **state)
     check_job("<mirror/>", OVERLAY_XML_OTHER_JOB);
 }
 
-static void tells_overlays_of_ours_from_others(void **state)
+#define DOMAIN(name, disk)                                                                         \
+    "<domain><name>" name "</name><devices><disk><source file='/x'/><target dev='vdb'/></disk>"    \
+    "<disk>" disk "<target dev='vda'/></disk></devices></domain>"
+#define OURS "/virtsnapfs-test/a.img.virtsnapfs-0123456789abcdef.overlay"
+#define BEFORE DOMAIN("a", "<driver type='raw'/><source file='/d/a.img'/>")
+
+/* NULL: nothing is to be put back. */
+static void check_hidden(const char *xml, const char *before, const char *wanted)
+{
+    auto_free char *found = NULL;
+    struct error err = {0};
+    assert_int_equal(overlay_xml_hide_ours(xml, before, &found, &err), wanted ? 1 : 0);
+    if (wanted)
+        assert_non_null(strstr(found, wanted));
+    else
+        assert_null(found);
+}
+
+static void hides_overlays_of_ours_and_nothing_else(void **state)
 {
     (void)state;
-#define ON(file) "<domain><devices><disk><source file='/x'/></disk><disk><source file='" file "'/>"
-#define END "</disk></devices></domain>"
-#define OURS "/virtsnapfs-test/a.img.virtsnapfs-0123456789abcdef.overlay"
-    assert_true(overlay_xml_is_on_ours(ON(OURS) END));
-    assert_false(overlay_xml_is_on_ours(ON("/d/a.img") END));
-    assert_false(overlay_xml_is_on_ours(ON("/d/a.img.virtsnapfs-0123456789abcdef.delta") END));
-    assert_false(overlay_xml_is_on_ours(ON("/d/a.overlay") END));
+    /* The very text of before. */
+    check_hidden(DOMAIN("a", "<driver type='qcow2'/><source file='" OURS "'/>"), BEFORE, BEFORE);
+    /* What others changed meanwhile is seen. */
+    check_hidden(DOMAIN("b", "<source file='" OURS "'/>"), BEFORE, "<name>b</name>");
+    check_hidden(DOMAIN("b", "<source file='" OURS "'/>"), BEFORE,
+                 "<driver type=\"raw\"/><source file=\"/d/a.img\"/>");
+    check_hidden(DOMAIN("a", "<source file='/d/b.img'/>"), BEFORE, NULL);
+    check_hidden(DOMAIN("a", "<source file='/d/a.img.virtsnapfs-0123456789abcdef.delta'/>"), BEFORE,
+                 NULL);
+    check_hidden(DOMAIN("a", "<source file='/d/a.overlay'/>"), BEFORE, NULL);
     /* Somebody's snapshot on top of it is there to stay. */
-    assert_false(overlay_xml_is_on_ours(ON("/d/snap") "<backingStore><source file='" OURS
-                                                      "'/></backingStore>" END));
-    assert_false(overlay_xml_is_on_ours("<domain><devices><disk/></devices></domain>"));
-    assert_false(overlay_xml_is_on_ours("no XML"));
+    check_hidden(DOMAIN("a", "<source file='/d/snap'/><backingStore><source file='" OURS
+                             "'/></backingStore>"),
+                 BEFORE, NULL);
+    /* Nothing else is known. */
+    check_hidden(DOMAIN("a", "<source file='" OURS "'/>"), DOMAIN("a", "<source file='" OURS "'/>"),
+                 NULL);
+    check_hidden(DOMAIN("a", "<source file='" OURS "'/>"),
+                 "<domain><devices><disk><target dev='vdb'/></disk></devices></domain>", NULL);
+}
+
+static void hides_nothing_in_what_is_no_domain(void **state)
+{
+    (void)state;
+    auto_free char *found = NULL;
+    struct error err = {0};
+    assert_int_equal(overlay_xml_hide_ours("no XML", BEFORE, &found, &err), -EBADMSG);
+    assert_int_equal(overlay_xml_hide_ours(BEFORE, "no XML", &found, &err), -EBADMSG);
+    assert_null(found);
 }
 
 int main(void)
@@ -115,7 +152,8 @@ int main(void)
         cmocka_unit_test(escapes_what_xml_would_take_amiss),
         cmocka_unit_test(refuses_a_disk_that_does_not_exist),
         cmocka_unit_test(tells_the_stages_of_a_commit),
-        cmocka_unit_test(tells_overlays_of_ours_from_others),
+        cmocka_unit_test(hides_overlays_of_ours_and_nothing_else),
+        cmocka_unit_test(hides_nothing_in_what_is_no_domain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
