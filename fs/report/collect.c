@@ -22,6 +22,13 @@ static void unref_json(json_t **json)
 }
 #define auto_json __attribute__((cleanup(unref_json)))
 
+/* For json_load_callback(): json_loadfd() makes a system call of each byte. */
+static size_t read_some(void *buffer, size_t len, void *ctx)
+{
+    ssize_t n = read(*(const int *)ctx, buffer, len);
+    return n < 0 ? (size_t)-1 : (size_t)n;
+}
+
 static json_t *load(int root_fd, const char *name, struct error *err)
 {
     auto_free char *path = NULL;
@@ -36,7 +43,7 @@ static json_t *load(int root_fd, const char *name, struct error *err)
         return NULL;
     }
     json_error_t why;
-    json_t *status = json_loadfd(fd, JSON_REJECT_DUPLICATES, &why);
+    json_t *status = json_load_callback(read_some, &fd, JSON_REJECT_DUPLICATES, &why);
     if (!status)
         error_set(err, -EIO, "%s: %s", path, why.text);
     return status;
