@@ -71,11 +71,23 @@ static void hang_up(struct line *line)
     nbd_close(take_ptr(line->nbd));
 }
 
-static int say_lost(const struct remote *remote, struct error *err)
+/* A server that is gone is one fault, whatever it is noticed by: a log has one line for a text. */
+static bool is_gone(const struct remote *remote, int code)
 {
-    const char *why = nbd_get_errno() == EINVAL ? NULL : nbd_get_error(); /* "the handle is dead" */
+    bool was_there = remote->n_lines > 0;
+    return code == EINVAL /* "the handle is dead" */ || code == ECONNRESET || code == EPIPE ||
+           code == ENOTCONN || (was_there && (code == ECONNREFUSED || code == ENOENT));
+}
+
+static int say(const struct remote *remote, const char *why, struct error *err)
+{
     return error_set(err, -EIO, "NBD export '%s' at '%s': %s", remote->export_name, remote->socket,
                      why ? why : "the connection was lost");
+}
+
+static int say_lost(const struct remote *remote, struct error *err)
+{
+    return say(remote, is_gone(remote, nbd_get_errno()) ? NULL : nbd_get_error(), err);
 }
 
 /* Waits for something to happen: 0, -ETIMEDOUT or -EIO. */
@@ -182,6 +194,8 @@ static int await_batch(const struct remote *remote, struct line *line, const str
         return 0;
     if (nbd_aio_is_ready(line->nbd) != 1)
         hang_up(line);
+    if (batch->failed == ENOTCONN) /* libnbd's word for what was under way; no server says it */
+        return say(remote, NULL, err);
     return error_set(err, -EIO, "NBD export '%s' at '%s': the server says: %s", remote->export_name,
                      remote->socket, strerrordesc_np(batch->failed));
 }

@@ -281,6 +281,23 @@ static void a_server_that_dies_is_eio_at_once(void **state)
     qcow_close(unread);
 }
 
+/* Or each read would have a line of its own in the log. */
+static void a_server_that_dies_has_one_reason(void **state)
+{
+    (void)state;
+    struct qcow_image *opened = open_export(TIMEOUT_MS);
+    expect_bytes(opened, 0, MIB);
+    kill_server();
+    for (int i = 0; i < 4; i++) {
+        char byte;
+        struct error err = {0};
+        assert_int_equal(qcow_read(opened, 0, &byte, 1, &err), -EIO);
+        if (!strstr(err.text, "the connection was lost"))
+            fail_msg("read %d: %s", i, err.text);
+    }
+    qcow_close(opened);
+}
+
 static void *expect_eio_there(void *ctx)
 {
     expect_eio(ctx, false);
@@ -353,6 +370,7 @@ int main(void)
         SERVED(more_readers_than_connections_are_all_served),
         SERVED(a_missing_server_or_export_is_eio),
         SERVED(a_server_that_dies_is_eio_at_once),
+        SERVED(a_server_that_dies_has_one_reason),
         SERVED(readers_under_way_get_eio_when_the_server_dies),
         SERVED(a_server_that_hangs_is_eio_in_time_and_read_again_later),
         cmocka_unit_test(a_socket_where_nobody_answers_times_out),
