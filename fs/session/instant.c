@@ -86,12 +86,30 @@ int instant_choose(struct instant *instant, struct error *err)
 
 /* ---- The steps of a method that changes the domain ---- */
 
+/*
+ * Whoever deletes the state directory must not leave a guest on its overlay for good. Overlays are
+ * known by their names to --recover, if this daemon dies before it is done.
+ */
+static int undo_without_note(struct instant *instant, const struct error *why)
+{
+    if (!instant->is_without_note)
+        log_error("domain '%s': %s; what was done to it is undone without a note on disk",
+                  instant->change->domain_name, why->text);
+    instant->is_without_note = true;
+    return 0;
+}
+
 static int step_note(void *ctx, const struct change *change, struct error *err)
 {
-    const struct instant *instant = ctx;
+    struct instant *instant = ctx;
     if (instant->is_cancelled)
         instant->is_cancelled(instant->ctx); /* a step that was done is a sign of life */
-    return journal_update(instant->entry, change, err);
+    struct error why = {0};
+    int r = journal_update(instant->entry, change, &why);
+    if (r < 0 && instant->is_undoing && !file_is_shortage(r) &&
+        journal_entry_is_lost(instant->entry))
+        return undo_without_note(instant, &why);
+    return r < 0 ? error_set(err, r, "%s", why.text) : 0;
 }
 
 /* Where the guard of the freeze notes what is frozen. */
@@ -292,6 +310,7 @@ int instant_release(struct instant *instant, struct error *err)
     instant_close_images(instant); /* QEMU refuses to commit into a base that we hold */
     if (!instant->change)
         return 0;
+    instant->is_undoing = true;
     int thawed = thaw(instant, &frozen);
     struct change_steps steps = steps_of(instant);
     int r = instant->method->undo(instant->config->host, instant->change, &steps, err);

@@ -41,6 +41,9 @@ struct instant {
     struct change *change;
     struct journal_entry *entry; /* of @change */
 
+    bool is_undoing;      /* the change; or it was tried */
+    bool is_without_note; /* that was logged */
+
     /* While the change is being made: */
     bool is_making;
     struct space_watch watch;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fs/log.h"
 #include "fs/session/journal_folder.h"
@@ -30,12 +31,14 @@ int journal_open(const char *state_dir, const char *source, struct journal **ret
         return error_set(err, -ENOMEM, "out of memory");
     state_hash(source, strlen(source), hash);
     mutex_init(&journal->lock);
+    journal->state_fd = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    journal->state_dir = strdup(state_dir);
     if (asprintf(&journal->root, "%s/journal", state_dir) < 0)
         journal->root = NULL;
     if (asprintf(&journal->prefix, "%.*s-", HASH_LEN, hash) < 0)
         journal->prefix = NULL;
     journal->source = strdup(source);
-    if (!journal->root || !journal->prefix || !journal->source) {
+    if (!journal->state_dir || !journal->root || !journal->prefix || !journal->source) {
         journal_close(journal);
         return error_set(err, -ENOMEM, "out of memory");
     }
@@ -59,6 +62,9 @@ void journal_close(struct journal *journal)
         journal_folder_close(adopted[i]);
     free(adopted);
     mutex_fini(&journal->lock);
+    if (journal->state_fd >= 0)
+        close(journal->state_fd);
+    free(journal->state_dir);
     free(journal->root);
     free(journal->source);
     free(journal->prefix);
@@ -101,6 +107,26 @@ static int check_own_locked(struct journal *journal) REQUIRES(journal->lock)
     return 0;
 }
 
+/* The sandbox lets nobody write but below the very folder of the start: landlock.c. */
+static bool is_state_another(const struct journal *journal)
+{
+    struct stat first, now;
+    if (journal->state_fd < 0 || fstat(journal->state_fd, &first) < 0)
+        return false;
+    return stat(journal->state_dir, &now) < 0 || now.st_dev != first.st_dev ||
+           now.st_ino != first.st_ino;
+}
+
+static int make_own(const struct journal *journal, struct journal_folder **ret_folder,
+                    struct error *err)
+{
+    int r = journal_folder_make(journal->root, journal->prefix, ret_folder, err);
+    if (r == -EACCES && is_state_another(journal))
+        error_prefix(err, "the state directory was deleted or replaced, and is made anew only by a "
+                          "new mount");
+    return r;
+}
+
 /* Our folder, with one more entry counted in it; NULL: the reason is in @err. */
 static struct journal_folder *hold_own(struct journal *journal, struct error *err)
 {
@@ -109,7 +135,7 @@ static struct journal_folder *hold_own(struct journal *journal, struct error *er
     int r = check_own_locked(journal);
     if (r == 0 && !journal->own) {
         mutex_unlock(&journal->lock);
-        if (journal_folder_make(journal->root, journal->prefix, &made, err) < 0)
+        if (make_own(journal, &made, err) < 0)
             return NULL;
         mutex_lock(&journal->lock);
         if (!journal->own)
@@ -245,6 +271,15 @@ int journal_update(struct journal_entry *entry, const struct change *change, str
         return r;
     r = replace_file(entry, text);
     return r < 0 ? error_set(err, r, "cannot write '%s': %s", entry->path, strerrordesc_np(-r)) : 0;
+}
+
+bool journal_entry_is_lost(const struct journal_entry *entry)
+{
+    char name[CHANGE_MARK_LEN + sizeof(journal_entry_suffix)];
+    struct stat st;
+    snprintf(name, sizeof(name), "%s%s", entry->mark, journal_entry_suffix);
+    return journal_folder_is_gone(entry->folder) &&
+           fstatat(entry->folder->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
 }
 
 int journal_add(struct journal *journal, const struct change *change,

@@ -49,6 +49,12 @@ void journal_remove(struct journal_entry *entry);
 /* Frees the entry; its file stays, locked until journal_close(). NULL is fine. */
 void journal_forget(struct journal_entry *entry);
 
+/*
+ * Somebody has deleted it with the folder that it was in, and it has not been written anew since:
+ * there is nothing on disk that could tell the next daemon something else than what is the case.
+ */
+bool journal_entry_is_lost(const struct journal_entry *entry);
+
 /* Where it is, for messages to people; borrowed. */
 const char *journal_entry_path(const struct journal_entry *entry);
 

@@ -13,6 +13,8 @@ extern const char journal_aside_suffix[10]; /* of one that is being written */
 
 struct journal {
     /* Immutable. */
+    char *state_dir;
+    int state_fd; /* what it was at the start; -1: it was not there */
     char *root;   /* STATE/journal */
     char *source; /* as given */
     char *prefix; /* how folders of this source begin */

@@ -91,8 +91,11 @@ fault_read_only() { find "$S" -type d -exec chattr +i {} +; }
 heal_read_only() { find "$S" -type d -exec chattr -i {} +; }
 fault_full() { head -c 2M /dev/zero >"$T/place/filler" 2>/dev/null || true; }
 heal_full() { rm "$T/place/filler"; }
-fault_gone() { rm -rf "$S"; }
-heal_gone() { :; }
+# In the sandbox only what was there at the start can be written to, also if somebody makes it anew.
+fault_gone() { rm -rf "$S" && mkdir -m 700 "$S"; }
+heal_gone() { mount_stop && begin; }
+fault_gone_outside() { rm -rf "$S"; }
+heal_gone_outside() { :; }
 fault_scratch_full() { head -c 300M /dev/zero >"$T/scratch/filler" 2>/dev/null || true; }
 heal_scratch_full() { rm "$T/scratch/filler"; }
 fault_scratch_fills() { head -c 100M /dev/zero >"$T/scratch/filler"; }
@@ -115,7 +118,7 @@ before_it() {
     begin
     look >"$T/before"
     # So that there is a journal that can go.
-    [[ $1 != gone ]] || { assert_sound "$now" "$T/oracle" && check_same 'an instant'; }
+    [[ $1 != gone* ]] || { assert_sound "$now" "$T/oracle" && check_same 'an instant'; }
     log_mark
     "fault_$1"
     look >"$T/before"
@@ -158,8 +161,22 @@ during_it() {
     exec {fd}<&-
     check_same "$METHOD, $1 meanwhile"
     [[ -n $is_cold ]] || check_has $((n + 1)) 4 "$METHOD, $1"
+    [[ $1 != gone ]] || check_gone
     "heal_$1"
+    set_byte $n
+    assert_sound "$now" "$T/oracle"
+    check_same "$METHOD, after $1 was over"
     finish "$1"
+}
+# What stood was put back without a note; nothing new is begun until a new mount.
+check_gone() {
+    local reason='state directory was deleted or replaced, and is made anew only by a new mount'
+    if [[ $METHOD == overlay ]]; then
+        assert_lines "error: domain 'one': the $reason: .*; what was done to it is undone" 1 1 "$METHOD, put back"
+    fi
+    assert_errno EIO open "$now"
+    assert_lines "error: domain 'one': .*$reason: cannot make" 1 2 "$METHOD, refused"
+    grep -q "$reason" "$MNT/one/status" || fail "no reason in status: $(cat "$MNT/one/status")"
 }
 is_over() {
     local found
@@ -228,8 +245,11 @@ if [[ $FAULTS == all ]]; then
     # What a guest that is off could fill there is nothing.
     [[ -z $makes_files || -n $is_cold || $METHOD == copy ]] || during_it scratch_fills EIO 180M
     before_it full ENOSPC
-    before_it gone OK
+    before_it gone EIO
     during_it read_only OK
     during_it full OK
     two_daemons "$S"
+    option+=,sandbox=no
+    before_it gone_outside OK
+    during_it gone_outside OK
 fi

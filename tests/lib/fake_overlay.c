@@ -113,11 +113,15 @@ static int merge(struct fake_host *fake, const struct change *change, struct err
 static int fake_undo(struct host *host, struct change *change, const struct change_steps *steps,
                      struct error *err)
 {
-    (void)steps;
     struct fake_host *fake = (struct fake_host *)host;
     if (access(change->disks[0].file, F_OK) < 0)
         return 0; /* it was never made */
-    int r = fake_begin_verb(fake, FAKE_MERGE);
+    for (size_t i = 0; i < change->n_disks; i++)
+        change->disks[i].merge = CHANGE_COMMITTING;
+    int r = steps->note(steps->ctx, change, err);
+    if (r < 0)
+        return r;
+    r = fake_begin_verb(fake, FAKE_MERGE);
     if (r < 0)
         error_set(err, r, "the fake host refuses the merge");
     else

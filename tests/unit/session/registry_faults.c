@@ -135,6 +135,50 @@ static void an_overlay_that_cannot_be_undone_after_a_failed_take_is_kept_too(voi
     fixture_close(&f);
 }
 
+/* In the folder that holds the journal. */
+static void run_there(struct fixture *fixture, const char *command)
+{
+    char line[200];
+    snprintf(line, sizeof(line), "cd '%s' && %s", fake_host_dir(fixture->fake), command);
+    assert_int_equal(system(line), 0);
+}
+
+static void without_a_place_for_the_journal_a_domain_is_put_back_all_the_same(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &patient);
+    struct reader *reader = open_disk(&f, "live", "vda");
+    run_there(&f, "rm -r journal && touch journal");
+    reader_close(reader);
+    fake_host_await_ended(f.fake, FAKE_MERGE, 1);
+    struct error err;
+    assert_int_equal(open_fails(&f, "live", "vda", &err), -EIO);
+    assert_non_null(strstr(err.text, "journal"));
+    assert_int_equal(fake_host_count(f.fake, FAKE_TAKE), 1);
+    run_there(&f, "rm journal");
+    reader_close(open_disk(&f, "live", "vda"));
+    fixture_close(&f);
+}
+
+/* What stands there would tell the next daemon that nothing is merged yet. */
+static void nothing_is_merged_if_the_note_cannot_be_replaced(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &patient);
+    struct reader *reader = open_disk(&f, "live", "vda");
+    run_there(&f, "rm journal/*/lock && mv journal away && touch journal");
+    reader_close(reader);
+    struct error err;
+    assert_int_equal(open_fails(&f, "live", "vda", &err), -EBUSY);
+    assert_int_equal(fake_host_count(f.fake, FAKE_MERGE), 0);
+    run_there(&f, "rm journal");
+    registry_shutdown(f.registry);
+    assert_int_equal(fake_host_count(f.fake, FAKE_MERGE), 1);
+    fixture_close(&f);
+}
+
 static void an_instant_held_too_long_ends(void **state)
 {
     (void)state;
@@ -335,6 +379,8 @@ int main(void)
         cmocka_unit_test(images_that_cannot_be_opened_undo_the_overlay),
         cmocka_unit_test(a_failed_release_is_kept_for_a_person),
         cmocka_unit_test(an_overlay_that_cannot_be_undone_after_a_failed_take_is_kept_too),
+        cmocka_unit_test(without_a_place_for_the_journal_a_domain_is_put_back_all_the_same),
+        cmocka_unit_test(nothing_is_merged_if_the_note_cannot_be_replaced),
         cmocka_unit_test(an_instant_held_too_long_ends),
         cmocka_unit_test(a_start_seen_ends_a_cold_instant),
         cmocka_unit_test(a_start_while_the_instant_is_taken_ends_it_too),
