@@ -2,6 +2,7 @@
 #include "fs/confine.h"
 
 #include "fs/daemon.h"
+#include "fs/fuse/mountpoint.h"
 #include "fs/host/libvirt.h"
 #include "fs/host/qemu_img.h"
 #include "fs/sandbox/broker.h"
@@ -22,9 +23,13 @@ static void forget_cloud(void *cloud)
     cloud_end(cloud);
 }
 
+/* The broker's memory is a copy: what it is told here does not change any more. */
 static int start_broker(const struct options *options, struct cloud *cloud,
                         const struct attach_config *mount, struct error *err)
 {
+    const struct qemu_img_fence fence = {.state_dir = options->state_dir,
+                                         .mountpoint = options->mountpoint,
+                                         .is_own_mount = mountpoint_covers};
     struct broker_config config = {
         .forget = forget_cloud, .forget_ctx = cloud, .leave_terminal = daemon_leave_terminal};
     if (mount->mountpoint) {
@@ -32,12 +37,10 @@ static int start_broker(const struct options *options, struct cloud *cloud,
         config.workers[BROKER_UNMOUNT] = (struct broker_worker){attach_work_unmount, NULL};
     }
     if (!options->dir) {
-        config.workers[BROKER_COMMIT] =
-            (struct broker_worker){qemu_img_work_commit, options->state_dir};
-        config.workers[BROKER_COMPARE] =
-            (struct broker_worker){qemu_img_work_compare, options->state_dir};
+        config.workers[BROKER_COMMIT] = (struct broker_worker){qemu_img_work_commit, &fence};
+        config.workers[BROKER_COMPARE] = (struct broker_worker){qemu_img_work_compare, &fence};
         config.workers[BROKER_DELETE_SNAPSHOT] =
-            (struct broker_worker){qemu_img_work_delete_snapshot, options->state_dir};
+            (struct broker_worker){qemu_img_work_delete_snapshot, &fence};
         config.workers[BROKER_WAKE] = (struct broker_worker){libvirt_work_wake, options->source};
     }
     return broker_start(&config, err);

@@ -150,6 +150,23 @@ bool mountpoint_is_attached(dev_t dev)
     return !walk_mounts(see_device, &search) || search.is_there;
 }
 
+static void see_ours(void *ctx, struct mountinfo *info)
+{
+    if (strcmp(info->type, "fuse." MOUNTPOINT_SUBTYPE) == 0)
+        see_device(ctx, info);
+    else
+        mountinfo_fini(info);
+}
+
+bool mountpoint_covers(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return true;
+    struct device_search search = {.dev = st.st_dev};
+    return !walk_mounts(see_ours, &search) || search.is_there;
+}
+
 /* The real path of @path, its last part left as it is: a dead mount cannot be resolved. */
 static char *resolve_parent(const char *path)
 {

@@ -55,6 +55,12 @@ bool mountpoint_find(const char *real_path, dev_t *ret_dev, char **ret_source);
 bool mountpoint_is_attached(dev_t dev);
 
 /*
+ * Does the file at @path lie on a mount of ours, of this program or another? True as well if that
+ * cannot be told. Asks that mount.
+ */
+bool mountpoint_covers(const char *path);
+
+/*
  * Ends the connection of a mount that is detached here but that others hold copies of, so that
  * they see an error and not a hang, and libfuse finds nothing left to unmount. Best effort.
  */

@@ -163,61 +163,76 @@ static int delete_snapshot(const char *path, const char *name, struct error *err
 
 /* ---- The broker's side: what asks may have been taken over. ---- */
 
-/* It can write below its state directory, so that what lies there may be made up. */
-static int check_outside(const char *real, const struct broker_call *call, struct error *err)
+/* @dir may be NULL. */
+static bool is_beneath(const char *real, const char *dir)
 {
-    char real_state[PATH_MAX];
-    const char *const dirs[] = {realpath(call->ctx, real_state)};
-    if (dirs[0] && file_is_beneath(real, dirs, 1))
+    char buf[PATH_MAX];
+    const char *real_dir = dir ? realpath(dir, buf) : NULL;
+    if (!real_dir)
+        real_dir = dir; /* it may have been deleted, or be a mount that is dead */
+    return real_dir && file_is_beneath(real, &real_dir, 1);
+}
+
+static int check_outside(const char *real, const struct qemu_img_fence *fence, struct error *err)
+{
+    if (is_beneath(real, fence->state_dir))
         return error_set(err, -EPERM, "'%s' lies in the state directory", real);
+    if (is_beneath(real, fence->mountpoint) || fence->is_own_mount(real))
+        return error_set(err, -EPERM, "'%s' lies in a mount of virtsnapfs", real);
     return 0;
 }
 
-/* An overlay is called as ours are. Absolute, so that it is no option. */
-static int check_overlay(const struct broker_call *call, size_t n_args, struct error *err)
+/*
+ * An overlay is called as ours are. Absolute, so that it is no option. What is run is given the
+ * path that was checked, since links in another may lead elsewhere by then.
+ */
+static int check_overlay(const struct broker_call *call, size_t n_args,
+                         char ret_real[static PATH_MAX], struct error *err)
 {
     const char *overlay = call->n_args == n_args ? call->args[0] : "";
-    char real[PATH_MAX];
     const char *slash = strrchr(overlay, '/');
     if (overlay[0] != '/' || call->args[1][0] != '/' || !change_is_marked(slash) ||
-        !realpath(overlay, real) || strcmp(strrchr(real, '/'), slash) != 0)
+        !realpath(overlay, ret_real) || strcmp(strrchr(ret_real, '/'), slash) != 0)
         return error_set(err, -EPERM, "'%s' is no overlay of virtsnapfs", overlay);
-    return check_outside(real, call, err);
+    return check_outside(ret_real, call->ctx, err);
 }
 
 /* An internal snapshot has the mark alone for its name. */
-static int check_snapshot(const struct broker_call *call, struct error *err)
+static int check_snapshot(const struct broker_call *call, char ret_real[static PATH_MAX],
+                          struct error *err)
 {
     const char *path = call->n_args == 2 ? call->args[0] : "";
-    char real[PATH_MAX];
     if (path[0] != '/' ||
         strncmp(call->args[1], CHANGE_MARK_PREFIX, strlen(CHANGE_MARK_PREFIX)) != 0 ||
         !change_is_marked(call->args[1]) || strlen(call->args[1]) != CHANGE_MARK_LEN)
         return error_set(err, -EPERM, "'%s' has no snapshot of virtsnapfs", path);
-    if (!realpath(path, real))
+    if (!realpath(path, ret_real))
         return error_set(err, -errno, "cannot find '%s': %s", path, strerrordesc_np(errno));
-    return check_outside(real, call, err);
+    return check_outside(ret_real, call->ctx, err);
 }
 
 int qemu_img_work_commit(struct broker_call *call, struct error *err)
 {
-    int r = check_overlay(call, 2, err);
-    return r < 0 ? r : commit(call->args[0], call->args[1], err);
+    char real[PATH_MAX];
+    int r = check_overlay(call, 2, real, err);
+    return r < 0 ? r : commit(real, call->args[1], err);
 }
 
 int qemu_img_work_compare(struct broker_call *call, struct error *err)
 {
     enum qcow_format format;
-    int r = check_overlay(call, 3, err);
+    char real[PATH_MAX];
+    int r = check_overlay(call, 3, real, err);
     if (r == 0 && qcow_format_parse(call->args[2], &format) < 0)
         r = error_set(err, -EINVAL, "'%s' is no format", call->args[2]);
-    return r < 0 ? r : compare(call->args[0], call->args[1], call->args[2], err);
+    return r < 0 ? r : compare(real, call->args[1], call->args[2], err);
 }
 
 int qemu_img_work_delete_snapshot(struct broker_call *call, struct error *err)
 {
-    int r = check_snapshot(call, err);
-    return r < 0 ? r : delete_snapshot(call->args[0], call->args[1], err);
+    char real[PATH_MAX];
+    int r = check_snapshot(call, real, err);
+    return r < 0 ? r : delete_snapshot(real, call->args[1], err);
 }
 
 /* ---- The program's side. ---- */

@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "fs/host/change.h"
 #include "fs/sandbox/broker.h"
 #include "qcow/base/error.h"
@@ -30,8 +32,18 @@ int qemu_img_compare(const struct change_disk *disk, struct error *err);
 int qemu_img_delete_snapshot(const char *path, const char *name, struct error *err);
 
 /*
- * For the broker; the context is the state directory, whose files are no images: the program may
- * write them. -EPERM for what is no overlay or no snapshot of ours.
+ * Where no image of anybody's lies, since the program that asks could have made up what is there:
+ * it writes below its state directory, and answers for its mount. Borrowed.
+ */
+struct qemu_img_fence {
+    const char *state_dir;
+    const char *mountpoint;                 /* or NULL */
+    bool (*is_own_mount)(const char *path); /* is it on any mount of this program's? */
+};
+
+/*
+ * For the broker; the context is a struct qemu_img_fence. -EPERM for what is no overlay or no
+ * snapshot of ours, or lies within the fence.
  */
 int qemu_img_work_commit(struct broker_call *call, struct error *err);
 int qemu_img_work_compare(struct broker_call *call, struct error *err);

@@ -15,7 +15,7 @@ LAYERS = {
     "fs/option": ["qcow/base", "fs/options"],
     "fs/cloud": ["qcow/base", "fs/log", "fs/glance"],
     "fs/confine": ["qcow/base", "fs/cloud", "fs/daemon", "fs/options", "fs/fuse/attach.h",
-                   "fs/host/libvirt.h", "fs/host/qemu_img.h", "fs/sandbox"],
+                   "fs/fuse/mountpoint.h", "fs/host/libvirt.h", "fs/host/qemu_img.h", "fs/sandbox"],
     "fs/daemon": ["qcow/base", "fs/log"],
     "fs/helper": ["qcow/base", "fs/options", "fs/host/libvirt.h"],
     "fs/notify": ["qcow/base", "fs/log"],

@@ -70,6 +70,13 @@ static void the_real_path_is_what_mountinfo_shows(void **state)
     free(real);
 }
 
+static void what_is_no_mount_of_ours_covers_nothing(void **state)
+{
+    (void)state;
+    assert_false(mountpoint_covers("/proc/self/status"));
+    assert_true(mountpoint_covers("/nonexistent/x")); /* in doubt */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -78,6 +85,7 @@ int main(void)
         cmocka_unit_test(refuses_other_lines),
         cmocka_unit_test(a_file_or_nothing_cannot_be_mounted_on),
         cmocka_unit_test(the_real_path_is_what_mountinfo_shows),
+        cmocka_unit_test(what_is_no_mount_of_ours_covers_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -181,13 +181,26 @@ static void text_that_is_too_long_is_refused(void **state)
 
 /* ---- qemu-img: only on overlays, and on none that the program could have made itself ---- */
 
+static bool is_in_any_mount(const char *path)
+{
+    return strstr(path, "/any-mount/") != NULL;
+}
+
+static struct qemu_img_fence fence_of(const struct scratch *s)
+{
+    return (struct qemu_img_fence){.state_dir = scratch_path(s, "state"),
+                                   .mountpoint = scratch_path(s, "mount"),
+                                   .is_own_mount = is_in_any_mount};
+}
+
+static struct error told;
+
 static int commit(const struct scratch *s, const char *overlay, const char *base)
 {
-    struct broker_call call = {
-        .ctx = scratch_path(s, "state"), .args = {overlay, base}, .n_args = 2};
-    struct error err = {0};
-    int r = qemu_img_work_commit(&call, &err);
-    print_message("%s: %s\n", overlay, err.text);
+    struct qemu_img_fence fence = fence_of(s);
+    struct broker_call call = {.ctx = &fence, .args = {overlay, base}, .n_args = 2};
+    int r = qemu_img_work_commit(&call, &told);
+    print_message("%s: %s\n", overlay, told.text);
     return r;
 }
 
@@ -204,6 +217,12 @@ static void qemu_img_is_run_on_overlays_only(void **state)
     assert_int_equal(commit(s, scratch_path(s, "state/" MARKED), base), -EPERM);
     assert_int_equal(commit(s, scratch_path(s, "state/../state/" MARKED), base), -EPERM);
     assert_int_equal(commit(s, scratch_path(s, MARKED), base), -EPERM); /* not there */
+    scratch_mkdir(s, "mount");
+    scratch_write(s, "mount/" MARKED, "x");
+    assert_int_equal(commit(s, scratch_path(s, "mount/" MARKED), base), -EPERM);
+    scratch_mkdir(s, "any-mount");
+    scratch_write(s, "any-mount/" MARKED, "x");
+    assert_int_equal(commit(s, scratch_path(s, "any-mount/" MARKED), base), -EPERM);
     assert_int_equal(commit(s, MARKED, base), -EPERM);
     assert_int_equal(commit(s, "--help", base), -EPERM);
     scratch_link(s, scratch_path(s, "disk.qcow2"), MARKED);
@@ -213,11 +232,17 @@ static void qemu_img_is_run_on_overlays_only(void **state)
     assert_int_equal(commit(s, scratch_path(s, MARKED), "--help"), -EPERM);
     int r = commit(s, scratch_path(s, MARKED), base);
     assert_true(r == -EIO || r == -EOPNOTSUPP); /* it was run, or there is none */
+    scratch_mkdir(s, "inner");
+    scratch_write(s, "inner/" MARKED, "no qcow2");
+    scratch_link(s, "inner", "alias");
+    r = commit(s, scratch_path(s, "alias/" MARKED), base);
+    assert_true(r == -EOPNOTSUPP || strstr(told.text, "/inner/" MARKED)); /* what was checked */
 }
 
 static int delete_snapshot(const struct scratch *s, const char *image, const char *name)
 {
-    struct broker_call call = {.ctx = scratch_path(s, "state"), .args = {image, name}, .n_args = 2};
+    struct qemu_img_fence fence = fence_of(s);
+    struct broker_call call = {.ctx = &fence, .args = {image, name}, .n_args = 2};
     struct error err = {0};
     int r = qemu_img_work_delete_snapshot(&call, &err);
     print_message("%s of %s: %s\n", name, image, err.text);
@@ -242,6 +267,9 @@ static void only_snapshots_of_ours_are_deleted(void **state)
     assert_int_equal(delete_snapshot(s, "nbd:localhost:1", mark), -EPERM);
     assert_int_equal(delete_snapshot(s, scratch_path(s, "missing"), mark), -ENOENT);
     assert_int_equal(delete_snapshot(s, scratch_path(s, "state/disk.qcow2"), mark), -EPERM);
+    scratch_mkdir(s, "mount");
+    scratch_write(s, "mount/disk.qcow2", "x");
+    assert_int_equal(delete_snapshot(s, scratch_path(s, "mount/disk.qcow2"), mark), -EPERM);
     scratch_link(s, scratch_path(s, "state/disk.qcow2"), "link");
     assert_int_equal(delete_snapshot(s, scratch_path(s, "link"), mark), -EPERM);
     int r = delete_snapshot(s, image, mark);
