@@ -34,7 +34,7 @@ static int start_broker(const struct options *options, struct cloud *cloud,
         .forget = forget_cloud, .forget_ctx = cloud, .leave_terminal = daemon_leave_terminal};
     if (mount->mountpoint) {
         config.workers[BROKER_MOUNT] = (struct broker_worker){attach_work_mount, mount};
-        config.workers[BROKER_UNMOUNT] = (struct broker_worker){attach_work_unmount, NULL};
+        config.workers[BROKER_UNMOUNT] = (struct broker_worker){attach_work_unmount, mount};
     }
     if (!options->dir) {
         config.workers[BROKER_COMMIT] = (struct broker_worker){qemu_img_work_commit, &fence};

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fs/fuse/attach.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,9 +124,23 @@ static int mount_here(const struct attach_config *config, char **ret_real, int *
     return 0;
 }
 
+/* What the broker keeps. */
+struct attached {
+    dev_t dev; /* 0 if it could not be found out */
+    char real[PATH_MAX];
+};
+static_assert(sizeof(struct attached) <= BROKER_KEPT_MAX, "more than the broker keeps");
+
 int attach_work_mount(struct broker_call *call, struct error *err)
 {
-    return mount_here(call->ctx, &call->ret_text, &call->ret_fd, err);
+    int r = mount_here(call->ctx, &call->ret_text, &call->ret_fd, err);
+    if (r < 0)
+        return r;
+    struct attached *attached = call->kept;
+    snprintf(attached->real, sizeof(attached->real), "%s", call->ret_text);
+    if (!mountpoint_find_device(call->ret_text, &attached->dev))
+        attached->dev = 0;
+    return 0;
 }
 
 int attach_mount(const struct attach_config *config, char **ret_real, int *ret_fd,
@@ -158,9 +173,10 @@ static void unmount_here(const char *real, dev_t dev)
 
 int attach_work_unmount(struct broker_call *call, struct error *err)
 {
-    if (call->n_args != 2)
-        return error_set(err, -EINVAL, "not a mountpoint and a device");
-    unmount_here(call->args[0], (dev_t)strtoumax(call->args[1], NULL, 10));
+    const struct attached *attached = call->kept;
+    if (call->n_args != 0 || !attached->real[0])
+        return error_set(err, -EINVAL, "the broker process has mounted nothing of that kind");
+    unmount_here(attached->real, attached->dev);
     return 0;
 }
 
@@ -170,9 +186,7 @@ void attach_unmount(const char *real_path, dev_t dev)
         unmount_here(real_path, dev);
         return;
     }
-    char number[24];
-    snprintf(number, sizeof(number), "%ju", (uintmax_t)dev);
-    struct broker_call call = {.args = {real_path, number}, .n_args = 2};
+    struct broker_call call = {0};
     struct error err = {0};
     if (broker_do(BROKER_UNMOUNT, &call, &err) < 0)
         log_error("cannot unmount '%s': %s", real_path, err.text);

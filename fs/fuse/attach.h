@@ -38,6 +38,9 @@ int attach_mount(const struct attach_config *config, char **ret_real, int *ret_f
  */
 void attach_unmount(const char *real_path, dev_t dev);
 
-/* For the broker: context is a struct attach_config for mounting, nothing for unmounting. */
+/*
+ * For the broker: context is a struct attach_config. What is unmounted is what it has mounted, and
+ * nothing that the program names (-EINVAL).
+ */
 int attach_work_mount(struct broker_call *call, struct error *err);
 int attach_work_unmount(struct broker_call *call, struct error *err);

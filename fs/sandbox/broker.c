@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ struct answer {
 };
 
 static int control_fd = -1; /* set once, before there are threads */
+static void *kept;          /* the broker's own */
 
 /* ---- messages ---- */
 
@@ -117,7 +119,7 @@ static void answer_request(const struct broker_config *config, struct request *r
                            int reply_fd)
 {
     struct error err = {0};
-    struct broker_call call = {.ret_fd = -1};
+    struct broker_call call = {.kept = kept, .ret_fd = -1};
     struct answer answer = {.result = work(config, request, len, &call, &err)};
     const char *text = answer.result < 0 ? err.text : call.ret_text ? call.ret_text : "";
     size_t text_len = strnlen(text, sizeof(answer.text) - 1);
@@ -164,6 +166,10 @@ static _Noreturn void serve(const struct broker_config *config, int fd)
         config->forget(config->forget_ctx);
     dup2(fd, CONTROL_FD);
     close_range(CONTROL_FD + 1, ~0U, 0);
+    /* Shared with the children that do the calls; the program was forked before. */
+    kept = mmap(NULL, BROKER_KEPT_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (kept == MAP_FAILED)
+        _exit(1);
     drop_privileges();
     static struct request request;
     for (;;) {

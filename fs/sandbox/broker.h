@@ -25,11 +25,14 @@ enum broker_task {
     N_BROKER_TASKS
 };
 
-enum { BROKER_ARGS_MAX = 4, BROKER_TEXT_MAX = 16384 };
+enum { BROKER_ARGS_MAX = 4, BROKER_TEXT_MAX = 16384, BROKER_KEPT_MAX = 8192 };
 
 /* What a task is given, and gives back. */
 struct broker_call {
     const void *ctx; /* of its broker_worker */
+    /* For the task alone: BROKER_KEPT_MAX bytes that it keeps for those after it, out of the
+     * program's reach. Zeroed at first. */
+    void *kept;
     const char *args[BROKER_ARGS_MAX];
     size_t n_args;
     char *ret_text; /* malloc()ed, or NULL */

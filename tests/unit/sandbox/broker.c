@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "fs/fuse/attach.h"
 #include "fs/host/change.h"
 #include "fs/host/qemu_img.h"
 #include "qcow/base/cleanup.h"
@@ -53,6 +54,12 @@ static int open_null(struct broker_call *call, struct error *err)
     return call->ret_fd < 0 ? error_set(err, -errno, "no /dev/null") : 0;
 }
 
+static int count_calls(struct broker_call *call, struct error *err)
+{
+    (void)err;
+    return ++*(int *)call->kept;
+}
+
 static int die(struct broker_call *call, struct error *err)
 {
     (void)call;
@@ -78,6 +85,7 @@ static int start(void **state)
         .workers = {[BROKER_MOUNT] = {join_args, NULL},
                     [BROKER_COMMIT] = {fail_with_reason, "the image"},
                     [BROKER_COMPARE] = {open_null, NULL},
+                    [BROKER_DELETE_SNAPSHOT] = {count_calls, NULL},
                     [BROKER_WAKE] = {die, NULL}},
         .forget = forget,
         .forget_ctx = secret,
@@ -141,6 +149,29 @@ static void refuses_what_it_was_not_begun_for(void **state)
         struct error err = {0};
         assert_int_equal(broker_do((enum broker_task)task, &call, &err), -EPERM);
     }
+}
+
+static void keeps_what_a_task_wants_to_know_later(void **state)
+{
+    (void)state;
+    for (int i = 1; i < 4; i++) {
+        struct broker_call call = {0};
+        struct error err = {0};
+        assert_int_equal(broker_do(BROKER_DELETE_SNAPSHOT, &call, &err), i);
+        free(call.ret_text);
+    }
+}
+
+static void unmounts_nothing_that_the_program_names(void **state)
+{
+    (void)state;
+    static _Alignas(max_align_t) char nothing[BROKER_KEPT_MAX];
+    struct broker_call call = {.kept = nothing};
+    struct error err = {0};
+    assert_int_equal(attach_work_unmount(&call, &err), -EINVAL);
+    call = (struct broker_call){.kept = nothing, .args = {"/proc", "0"}, .n_args = 2};
+    nothing[sizeof(dev_t)] = '/'; /* as if something were mounted */
+    assert_int_equal(attach_work_unmount(&call, &err), -EINVAL);
 }
 
 static void survives_the_death_of_a_task(void **state)
@@ -284,6 +315,8 @@ int main(void)
         cmocka_unit_test(hands_back_why_it_failed_and_knows_no_secrets),
         cmocka_unit_test(hands_back_a_descriptor),
         cmocka_unit_test(refuses_what_it_was_not_begun_for),
+        cmocka_unit_test(keeps_what_a_task_wants_to_know_later),
+        cmocka_unit_test(unmounts_nothing_that_the_program_names),
         cmocka_unit_test(survives_the_death_of_a_task),
         cmocka_unit_test(threads_get_their_own_answers),
         cmocka_unit_test(text_that_is_too_long_is_refused),
