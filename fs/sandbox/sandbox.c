@@ -15,7 +15,7 @@ static bool judge(int r, const char *what)
     if (r >= 0)
         return true;
     if (r == -ENOSYS || r == -EOPNOTSUPP)
-        log_debug("this kernel has no %s: the sandbox goes without", what);
+        log_debug("no %s on this kernel or machine: the sandbox goes without", what);
     else
         log_warn("no %s (%s): the sandbox goes without", what, strerrordesc_np(-r));
     return false;

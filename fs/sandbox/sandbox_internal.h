@@ -37,7 +37,12 @@ uint64_t capabilities_effective(void);
 /* The version in force, or negative errno: -ENOSYS, -EOPNOTSUPP where the kernel has none. */
 int landlock_enter(const struct sandbox_config *config);
 
-/* 0, or negative errno. */
+/*
+ * Is the list of calls right for that machine (SCMP_ARCH_...)? On others, calls go by other names
+ * (mmap2, socketcall, clock_gettime64) or have their arguments in another order (clone of s390).
+ */
+bool seccomp_has_list(uint32_t arch);
+/* 0, or negative errno: -EOPNOTSUPP on a machine that the list is not made for. */
 int seccomp_enter(const struct sandbox_config *config);
 /*
  * The rules, for whatever machine is set in @filter. @pid: the process that signals may be sent

@@ -182,8 +182,15 @@ static int set_attributes(scmp_filter_ctx filter)
     return r < 0 ? r : seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 }
 
+bool seccomp_has_list(uint32_t arch)
+{
+    return arch == SCMP_ARCH_X86_64 || arch == SCMP_ARCH_AARCH64;
+}
+
 int seccomp_enter(const struct sandbox_config *config)
 {
+    if (!seccomp_has_list(seccomp_arch_native()))
+        return -EOPNOTSUPP;
     __attribute__((cleanup(cleanup_filter))) scmp_filter_ctx filter =
         seccomp_init(SCMP_ACT_ERRNO(EPERM));
     if (!filter)

@@ -242,11 +242,22 @@ static void judges_calls_on_aarch64(void **state)
     check_machine(&aarch64);
 }
 
+static void other_machines_go_without(void **state)
+{
+    (void)state;
+    assert_true(seccomp_has_list(SCMP_ARCH_X86_64) && seccomp_has_list(SCMP_ARCH_AARCH64));
+    static const uint32_t others[] = {SCMP_ARCH_X86,   SCMP_ARCH_X32,     SCMP_ARCH_ARM,
+                                      SCMP_ARCH_S390X, SCMP_ARCH_PPC64LE, SCMP_ARCH_RISCV64};
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+        assert_false(seccomp_has_list(others[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(judges_calls_on_x86_64),
         cmocka_unit_test(judges_calls_on_aarch64),
+        cmocka_unit_test(other_machines_go_without),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
