@@ -35,8 +35,8 @@ int sandbox_enter(const struct sandbox_config *config, struct sandbox_report *re
     if (r == -ENOMEM)
         return error_set(err, r, "out of memory");
     report.landlock_abi = judge(r, "Landlock") ? (unsigned)r : 0;
-    judge(capabilities_keep(geteuid() == 0 ? capabilities_needed(config) : 0, 0),
-          "way to give up capabilities");
+    /* Not root's alone: a unit of systemd's gives them to a user's (AmbientCapabilities=). */
+    judge(capabilities_keep(capabilities_needed(config), 0), "way to give up capabilities");
     report.capabilities = capabilities_effective();
     r = seccomp_enter(config);
     if (r == -ENOMEM)

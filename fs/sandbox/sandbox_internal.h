@@ -22,7 +22,7 @@
 #define SANDBOX_HAS_SANITIZER 1
 #endif
 
-/* A bit for each capability that is kept while its holder is root. */
+/* A bit for each capability that is kept by who has it. */
 uint64_t capabilities_needed(const struct sandbox_config *config);
 /* The same for the broker, which mounts, and runs what writes images. */
 uint64_t capabilities_of_broker(void);

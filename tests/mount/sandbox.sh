@@ -106,6 +106,24 @@ assert_eq "$(readlink "/proc/$((broker))/cwd")" / 'working folder of the broker'
 mount_stop_detached
 wait_for 20 is_gone "$((broker))" || fail 'the broker outlives the daemon'
 
+# A user's, which a unit gave the one capability that is needed for images of others.
+MNT=$T/mnt.ambient LOG=$T/log.ambient
+mkdir "$MNT" "$T/state.ambient"
+chmod 600 "$T/images/a.qcow2"
+chown 65534:65534 "$MNT" "$T/state.ambient"
+# shellcheck disable=SC2086
+setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search,+sys_admin --ambient-caps=+dac_read_search,+sys_admin \
+    $VIRTSNAPFS -f -o "state=$T/state.ambient" "dir:$T/images" "$MNT" </dev/null >"$LOG" 2>&1 &
+PID=$!
+pids+=("$PID")
+mounts+=("$MNT")
+wait_for 60 grep -q serving "$LOG" || fail "no mount with a capability: $(cat "$LOG")"
+assert_confined "$PID" 0000000000000004
+setpriv --reuid=65534 --regid=65534 --clear-groups \
+    cmp "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw" || fail "a mount with a capability"
+kill -TERM "$PID"
+mount_wait_end 0
+
 # A user who mounts for himself has nothing to keep; fusermount3 mounts and unmounts for him.
 if [[ -u $(command -v fusermount3) ]]; then
     mkdir -m 700 "$T/own" "$T/own/images" "$T/own/mnt"
