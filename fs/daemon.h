@@ -15,6 +15,13 @@ struct daemon {
 #define DAEMON_FOREGROUND ((struct daemon){.verdict_fd = -1})
 
 /*
+ * Opens /dev/null in place of standard streams that the caller has closed: the next files would get
+ * their numbers, and what is written to standard error would go there. Before any file is opened.
+ * 0 or negative errno.
+ */
+int daemon_open_streams(void);
+
+/*
  * Returns in the child only. The parent waits for the verdict and leaves with it: the child's exit
  * status, or 2 if the child died without one. Until it is ready the child shares the terminal, so
  * its messages are seen. 0, or negative errno if there is no child.

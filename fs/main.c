@@ -439,6 +439,8 @@ static int act(struct program *p)
 
 int main(int argc, char **argv)
 {
+    if (daemon_open_streams() < 0)
+        return EXIT_SYSTEM; /* there is nowhere to say it */
     /*
      * One arena: clusters that one thread inflates are freed by another. With an arena for each
      * thread, reading a zlib image to the end took 108 MB of memory in place of 87.

@@ -75,6 +75,24 @@ assert_confined "$PID" 0000000000000006
 mount_stop
 chown 0 "$T/state"
 
+# With standard streams that are closed, no other file gets their numbers.
+MNT=$T/mnt.closed LOG=$T/log.closed
+mkdir "$MNT"
+: >"$LOG"
+# shellcheck disable=SC2086
+$VIRTSNAPFS -f -o "state=$T/state" "dir:$T/images" "$MNT" <&- >&- 2>&- &
+PID=$!
+mounts+=("$MNT")
+pids+=("$PID")
+wait_for "$READY_DEADLINE_S" ready_or_dead || fail 'no mount without standard streams'
+broker=$(broker_of "$PID")
+for fd in 0 1 2; do
+    assert_eq "$(readlink "/proc/$PID/fd/$fd")" /dev/null "descriptor $fd, which was closed"
+    assert_eq "$(readlink "/proc/$((broker))/fd/$fd")" /dev/null "descriptor $fd of the broker"
+done
+assert_same_bytes "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
+mount_stop
+
 # Off.
 mount_start "dir:$T/images" -o sandbox=no
 assert_eq "$(status_value a.qcow2 's["sandbox"]')" '{"on": false}' 'sandbox=no in status'
