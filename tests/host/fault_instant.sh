@@ -44,7 +44,7 @@ look() {
     probe list "$T/scratch" | sed 's/filler//'
     virsh dumpxml --inactive one
     virsh 'domstate one; domblklist one; snapshot-list one'
-    virsh domjobinfo one | grep 'Job type' || true
+    virsh domjobinfo one 2>/dev/null | grep 'Job type' || true
 }
 # write_to BYTE LENGTH_M: by the guest, or where it is off, to its image.
 write_to() {

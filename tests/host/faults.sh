@@ -165,7 +165,6 @@ strike() {
         virsh undefine guest >"$T/undefine" 2>&1 || [[ $method == internal ]] || fail "$(cat "$T/undefine")"
         ;;
     guest-renamed)
-        # (libvirt refuses if it has a snapshot.)
         virsh domrename guest renamed >"$T/rename" 2>&1 || [[ $method == internal ]] || fail "$(cat "$T/rename")"
         ;;
     guest-started)
@@ -176,8 +175,7 @@ strike() {
             guest_start guest
         fi
         ;;
-    disk-detached)
-        # (Under a backup job libvirt refuses.)
+    disk-detached) # (as above)
         virsh detach-disk guest sda --live >"$T/detach" 2>&1 || [[ $method == backup ]] || fail "$(cat "$T/detach")"
         ;;
     agent-hung) guest_run guest 'touch /run/stop_in_freeze' ;;
@@ -482,9 +480,8 @@ PROGRAM=$VIRTSNAPFS method='' option=''
 # Of a program with the sanitizer in it: the preload comes before it.
 export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
 format=raw
-case " $*" in
-*' managedsave'* | *' internal'*) format=qcow2 ;; # what has no internal snapshots is refused
-esac
+# What has no internal snapshots is refused.
+[[ " $*" != *' '@(managedsave|internal)* ]] || format=qcow2
 prepare_domains $format
 for each; do
     wanted=${each#*/}
