@@ -273,6 +273,14 @@ static bool is_detached(void *ctx)
     return mount_is_detached(p->mount);
 }
 
+/* Reading goes on, and so does putting back guests that run: libvirt does that. */
+static void tell_broker_lost(void *ctx)
+{
+    (void)ctx;
+    log_error("the broker, the process that works outside of the sandbox, was killed: nothing is "
+              "merged any more that takes qemu-img, and the end will not unmount; mount again");
+}
+
 static void note_damaged(void *ctx, const char *path, const struct error *why)
 {
     struct program *p = ctx;
@@ -313,8 +321,13 @@ static int recover_unclaimed(struct program *p, struct error *err)
 
 static int serve(struct program *p, struct error *err)
 {
+    const struct signals_config config = {.is_detached = is_detached,
+                                          .on_stop = stop,
+                                          .peer_fd = broker_fd(),
+                                          .on_lost = tell_broker_lost,
+                                          .ctx = p};
     struct signals signals;
-    if (signals_start(&signals, is_detached, stop, p, err) < 0)
+    if (signals_start(&signals, &config, err) < 0)
         return EXIT_SYSTEM;
     struct error why = {0};
     if (recover(p, &why) < 0)

@@ -29,16 +29,23 @@ void signals_block(void)
 /* The signal that came, or 0 once the mount is detached. */
 static int wait_for_reason(struct signals *signals, int signal_fd, int table_fd)
 {
+    const struct signals_config *config = &signals->config;
+    int peer_fd = config->peer_fd;
     for (;;) {
         struct pollfd fds[] = {{.fd = signal_fd, .events = POLLIN},
-                               {.fd = table_fd, .events = POLLPRI}};
-        if (poll(fds, 2, -1) < 0)
+                               {.fd = table_fd, .events = POLLPRI},
+                               {.fd = peer_fd}}; /* POLLHUP is always told */
+        if (poll(fds, 3, -1) < 0)
             continue; /* EINTR: a debugger */
         struct signalfd_siginfo info;
         if (fds[0].revents && read(signal_fd, &info, sizeof(info)) == sizeof(info))
             return (int)info.ssi_signo;
-        if (fds[1].revents && signals->is_detached(signals->ctx))
+        if (fds[1].revents && config->is_detached(config->ctx))
             return 0;
+        if (fds[2].revents) {
+            config->on_lost(config->ctx);
+            peer_fd = -1;
+        }
     }
 }
 
@@ -58,16 +65,13 @@ static void *wait_for_end(void *arg)
     if (atomic_load(&signals->is_over))
         return NULL;
     log_info("%s: stopping", number ? sigdescr_np(number) : "unmounted");
-    signals->on_stop(signals->ctx);
+    signals->config.on_stop(signals->config.ctx);
     return NULL;
 }
 
-int signals_start(struct signals *signals, bool (*is_detached)(void *ctx),
-                  void (*on_stop)(void *ctx), void *ctx, struct error *err)
+int signals_start(struct signals *signals, const struct signals_config *config, struct error *err)
 {
-    signals->is_detached = is_detached;
-    signals->on_stop = on_stop;
-    signals->ctx = ctx;
+    signals->config = *config;
     atomic_init(&signals->is_over, false);
     int r = pthread_create(&signals->thread, NULL, wait_for_end, signals);
     return r ? error_set(err, -r, "cannot start a thread: %s", strerrordesc_np(r)) : 0;

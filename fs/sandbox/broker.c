@@ -206,6 +206,11 @@ bool broker_is_running(void)
     return control_fd >= 0;
 }
 
+int broker_fd(void)
+{
+    return control_fd;
+}
+
 static int fill_request(enum broker_task task, const struct broker_call *call,
                         struct request *request, size_t *ret_len)
 {

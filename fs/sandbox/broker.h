@@ -59,6 +59,12 @@ int broker_start(const struct broker_config *config, struct error *err);
 bool broker_is_running(void);
 
 /*
+ * Gets POLLHUP once the broker has ended, which it does not do while the program lives: somebody
+ * has killed it. Borrowed until broker_stop(); -1 if there is none. Any thread.
+ */
+int broker_fd(void);
+
+/*
  * Has the broker do a task, and waits however long it takes. What @call gets back is the caller's.
  * Any thread. What the task says; -EPERM for one that is not offered, -EIO if the broker is gone.
  */

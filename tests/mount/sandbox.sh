@@ -68,6 +68,15 @@ assert_errno ENOTCONN lstat "$MNT/a.qcow2"
 mount_start_at "dir:$T/images"
 mount_stop
 
+# The broker killed alone: one line tells, reading goes on, and an unmount ends the program well.
+mount_start "dir:$T/images"
+broker=$(broker_of "$PID")
+kill -KILL "$((broker))"
+assert_log 'error: the broker, .*, was killed: .*; mount again' 'the end of the broker'
+assert_same_bytes "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
+mount_stop
+assert_eq "$(grep -c 'the broker,' "$LOG")" 1 'lines about the broker'
+
 # All of the state directory is written as before, and a foreign owner's too.
 chown 65534 "$T/state"
 mount_start "dir:$T/images"
