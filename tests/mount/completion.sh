@@ -14,10 +14,9 @@ truncate -s 1M "$T/images/a.raw" "$T/some/file"
 . "$script"
 cd "$T"
 
-# offers LINE WANTED...: the cursor stands at the end of LINE. Words are cut at = and : as bash does.
-offers() {
-    local line=$1 rest=$1 found wanted
-    shift
+# complete_line LINE: sets COMPREPLY; the cursor stands at its end. Words are cut at = and : as bash does.
+complete_line() {
+    local line=$1 rest=$1
     COMP_WORDBREAKS=$' \t\n"\'><=;|&(:' COMP_WORDS=() COMP_LINE=$line COMP_POINT=${#line} COMPREPLY=()
     while [[ $rest =~ ^[[:blank:]]*([=:]+|[^[:blank:]=:]+)(.*)$ ]]; do
         COMP_WORDS+=("${BASH_REMATCH[1]}")
@@ -26,6 +25,12 @@ offers() {
     [[ $line != *[[:blank:]] ]] || COMP_WORDS+=('')
     COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
     _virtsnapfs virtsnapfs || true # compopt fails without a Tab key
+}
+# offers LINE WANTED...
+offers() {
+    local line=$1 found wanted
+    shift
+    complete_line "$line"
     found=$(printf '%s\n' "${COMPREPLY[@]}" | sort | paste -sd '|')
     wanted=$(printf '%s\n' "$@" | sort | paste -sd '|')
     assert_eq "$found" "$wanted" "offered for '$line'"
@@ -67,7 +72,11 @@ mount_start "dir:$T/images"
 first=$MNT
 MNT="$T/a mount"
 mount_start_at "dir:$T/images"
-offers 'virtsnapfs --wait ' "$first" "$T/a mount"
+offers "virtsnapfs --wait $T/" "$first" "$T/a mount"
+complete_line 'virtsnapfs --wait ' # and those of other tests
+for mount in "$first" "$T/a mount"; do
+    printf '%s\n' "${COMPREPLY[@]}" | grep -Fqx -- "$mount" || fail "$mount is not offered: ${COMPREPLY[*]}"
+done
 offers "virtsnapfs --status --watch $T/mn" "$first"
 offers 'virtsnapfs --wait some/o' some/other
 offers "virtsnapfs --wait $first so"
