@@ -6,6 +6,7 @@
 #include "fs/host/libvirt.h"
 #include "fs/host/qemu_img.h"
 #include "fs/sandbox/broker.h"
+#include "qcow/base/cleanup.h"
 
 struct attach_config confine_describe_mount(const struct options *options)
 {
@@ -27,9 +28,9 @@ static void forget_cloud(void *cloud)
 static int start_broker(const struct options *options, struct cloud *cloud,
                         const struct attach_config *mount, struct error *err)
 {
-    const struct qemu_img_fence fence = {.state_dir = options->state_dir,
-                                         .mountpoint = options->mountpoint,
-                                         .is_own_mount = mountpoint_covers};
+    auto_free char *real = options->mountpoint ? mountpoint_resolve(options->mountpoint) : NULL;
+    const struct qemu_img_fence fence = {
+        .state_dir = options->state_dir, .mountpoint = real, .is_own_mount = mountpoint_covers};
     struct broker_config config = {
         .forget = forget_cloud, .forget_ctx = cloud, .leave_terminal = daemon_leave_terminal};
     if (mount->mountpoint) {

@@ -163,21 +163,14 @@ static int delete_snapshot(const char *path, const char *name, struct error *err
 
 /* ---- The broker's side: what asks may have been taken over. ---- */
 
-/* @dir may be NULL. */
-static bool is_beneath(const char *real, const char *dir)
-{
-    char buf[PATH_MAX];
-    const char *real_dir = dir ? realpath(dir, buf) : NULL;
-    if (!real_dir)
-        real_dir = dir; /* it may have been deleted, or be a mount that is dead */
-    return real_dir && file_is_beneath(real, &real_dir, 1);
-}
-
 static int check_outside(const char *real, const struct qemu_img_fence *fence, struct error *err)
 {
-    if (is_beneath(real, fence->state_dir))
+    char real_state[PATH_MAX];
+    const char *const state[] = {realpath(fence->state_dir, real_state)};
+    const char *const mount[] = {fence->mountpoint};
+    if (state[0] && file_is_beneath(real, state, 1))
         return error_set(err, -EPERM, "'%s' lies in the state directory", real);
-    if (is_beneath(real, fence->mountpoint) || fence->is_own_mount(real))
+    if ((mount[0] && file_is_beneath(real, mount, 1)) || fence->is_own_mount(real))
         return error_set(err, -EPERM, "'%s' lies in a mount of virtsnapfs", real);
     return 0;
 }

@@ -37,7 +37,7 @@ int qemu_img_delete_snapshot(const char *path, const char *name, struct error *e
  */
 struct qemu_img_fence {
     const char *state_dir;
-    const char *mountpoint;                 /* or NULL */
+    const char *mountpoint; /* real path: to look it up later would ask the program; or NULL */
     bool (*is_own_mount)(const char *path); /* is it on any mount of this program's? */
 };
 
