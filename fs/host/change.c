@@ -146,14 +146,20 @@ char *change_file_path(const struct change *change, const char *base, const char
     return path;
 }
 
-bool change_is_marked(const char *name)
+static bool is_mark(const char *at)
 {
-    const char *mark = strstr(name, CHANGE_MARK_PREFIX);
-    if (!mark)
-        return false;
-    const char *digits = mark + strlen(CHANGE_MARK_PREFIX);
-    for (int i = 0; i < CHANGE_MARK_LEN - (int)strlen(CHANGE_MARK_PREFIX); i++)
-        if (!isxdigit((unsigned char)digits[i]))
+    for (int i = (int)strlen(CHANGE_MARK_PREFIX); i < CHANGE_MARK_LEN; i++)
+        if (!isxdigit((unsigned char)at[i]))
             return false;
     return true;
+}
+
+bool change_is_marked(const char *name)
+{
+    /* The image, or a folder of it, may have the same word in its own name. */
+    for (const char *at = strstr(name, CHANGE_MARK_PREFIX); at;
+         at = strstr(at + 1, CHANGE_MARK_PREFIX))
+        if (is_mark(at))
+            return true;
+    return false;
 }

@@ -90,5 +90,5 @@ const struct change_disk *change_find_disk(const struct change *change, const ch
 char *change_file_path(const struct change *change, const char *base, const char *scratch_dir,
                        const char *kind);
 
-/* True if @name (a snapshot's name, or the last part of a path) carries a mark of this program. */
+/* True if @name (a snapshot's name, or a path) carries a mark of this program. */
 bool change_is_marked(const char *name);

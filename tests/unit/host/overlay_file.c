@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "fs/host/change.h"
 #include "qcow/format.h"
 #include "tests/lib/image.h"
 #include "tests/unit/host/scratch.h"
@@ -87,6 +88,18 @@ static void a_loop_has_an_end(void **state)
     assert_false(leads(s, "a", QCOW_FORMAT_QCOW2));
 }
 
+static void a_name_is_marked_wherever_the_mark_stands(void **state)
+{
+    (void)state;
+    assert_true(change_is_marked("a.img.virtsnapfs-0123456789abcdef.overlay"));
+    assert_true(change_is_marked("virtsnapfs-0123456789abcdef"));
+    assert_true(
+        change_is_marked("/virtsnapfs-test/virtsnapfs-a.virtsnapfs-0123456789abcdef.delta"));
+    assert_false(change_is_marked("/virtsnapfs-test/virtsnapfs-a.img"));
+    assert_false(change_is_marked("a.img.virtsnapfs-0123456789abcde"));
+    assert_false(change_is_marked(""));
+}
+
 #define IN_SCRATCH(test) cmocka_unit_test_setup_teardown(test, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -97,6 +110,7 @@ int main(void)
         IN_SCRATCH(a_format_that_is_no_record_is_the_end),
         IN_SCRATCH(without_a_record_the_looks_count),
         IN_SCRATCH(a_loop_has_an_end),
+        cmocka_unit_test(a_name_is_marked_wherever_the_mark_stands),
     };
     return cmocka_run_group_tests_name("host/overlay_file", tests, NULL, NULL);
 }
