@@ -19,6 +19,7 @@ int daemon_open_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         /* The lowest number that is free; without O_CLOEXEC, as streams are. */
+        /* lint: clang-tidy/android-cloexec-open: programs that are run inherit them */
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
             return -errno;
     return 0;

@@ -206,6 +206,7 @@ static int dump_as_before(xmlDoc *doc, xmlDoc *before, const char *before_xml, c
         r = xml_dump(before, &text_before, err);
     if (r < 0)
         return r;
+    /* lint: gcc-analyzer/null-argument: xml_dump() has set both */
     *ret_xml = strcmp(text, text_before) == 0 ? strdup(before_xml) : take_ptr(text);
     return *ret_xml ? 1 : error_set(err, -ENOMEM, "out of memory");
 }

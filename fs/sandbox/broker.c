@@ -167,6 +167,7 @@ static _Noreturn void serve(const struct broker_config *config, int fd)
     dup2(fd, CONTROL_FD);
     close_range(CONTROL_FD + 1, ~0U, 0);
     /* Shared with the children that do the calls; the program was forked before. */
+    /* lint: cppcheck/invalidFunctionArg: anonymous memory is asked for with -1, mmap(2) */
     kept = mmap(NULL, BROKER_KEPT_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (kept == MAP_FAILED)
         _exit(1);

@@ -42,6 +42,13 @@ static bool was_said_locked(const struct slot *slot, const struct error *err)
     return false;
 }
 
+/* Each was asked for by itself, and its failure is told by itself. */
+static bool is_upload(const char *what)
+{
+    static const char word[] = "upload ";
+    return strncmp(what, word, sizeof(word) - 1) == 0;
+}
+
 /* One more line; true if that is not too many within ERROR_QUIET_S. */
 static bool count_line(struct error_lines *lines, unsigned max)
 {
@@ -94,7 +101,7 @@ static enum verdict note_locked(struct registry *registry, const char *domain_id
     if (!slot)
         return LINE;
     struct noted_error *noted = find_recent_locked(slot, what, err);
-    bool is_known = was_said_locked(slot, err);
+    bool is_known = noted || (!is_upload(what) && was_said_locked(slot, err));
     if (!noted) {
         noted = &slot->errors[slot->n_errors++ % ERRORS_KEPT];
         free(noted->what);
