@@ -4,9 +4,11 @@
  * changed. The table is bounded, in places and in bytes: a domain that is not in it is looked at
  * anew.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/host/change.h"
 #include "fs/log.h"
 #include "fs/session/catalog_internal.h"
 #include "fs/session/chain.h"
@@ -212,6 +214,15 @@ static bool is_current(const struct catalog *catalog, const struct domain *domai
     return true;
 }
 
+/* It was merged a moment ago, and the record is of before; that somebody took it away while it was
+ * needed is told where it is to be merged. */
+static bool is_merged_overlay(const struct disk *disk)
+{
+    struct stat st;
+    return disk->n_layers > 0 && change_is_marked(disk->layers[0].path) &&
+           stat(disk->layers[0].path, &st) < 0 && errno == ENOENT;
+}
+
 /* One line for each reason that the catalog before did not have already. */
 static void log_failures(const struct catalog *catalog, const struct catalog *before,
                          const struct error *failures)
@@ -221,7 +232,7 @@ static void log_failures(const struct catalog *catalog, const struct catalog *be
         bool is_known = before && i < before->domain->n_disks &&
                         before->origin->failure_hashes[i] == catalog->origin->failure_hashes[i];
         /* An unsupported disk is no fault; `status` lists it. */
-        if (failures[i].code < 0 && !disk->unsupported && !is_known)
+        if (failures[i].code < 0 && !disk->unsupported && !is_known && !is_merged_overlay(disk))
             log_warn("domain '%s': disk '%s': %s: its files cannot be read", catalog->domain->name,
                      disk->target, failures[i].text);
     }
