@@ -143,8 +143,7 @@ int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *re
 static bool is_our_overlay(const char *path)
 {
     const char *suffix = strrchr(path, '.');
-    return suffix && strcmp(suffix, ".overlay") == 0 && suffix - path > CHANGE_MARK_LEN &&
-           change_is_marked(suffix - CHANGE_MARK_LEN);
+    return suffix && strcmp(suffix, ".overlay") == 0 && change_is_marked(path);
 }
 
 static bool is_disk_on_ours(const xmlNode *disk)

@@ -87,13 +87,6 @@ static int append_layer(struct chain *chain, const struct qcow_file *file, const
     return layer->path ? 0 : -ENOMEM;
 }
 
-/* The last part of a path. */
-static const char *name_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* Adds @file to the chain and opens what lies below it; -1 in @ret_file if that was the last. */
 static int step(struct host_image_ctx *ctx, struct chain *chain, const struct qcow_file *file,
                 struct qcow_file *ret_file, struct error *err)
@@ -133,7 +126,7 @@ static int follow(struct host_image_ctx *ctx, struct chain *chain, struct error 
 struct disk chain_skip_overlays(const struct disk *disk)
 {
     struct disk view = *disk;
-    while (view.n_layers > 1 && change_is_marked(name_of(view.layers[0].path))) {
+    while (view.n_layers > 1 && change_is_marked(view.layers[0].path)) {
         view.layers++;
         view.n_layers--;
     }
