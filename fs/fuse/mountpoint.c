@@ -48,10 +48,11 @@ int mountinfo_parse(const char *line, struct mountinfo *ret_info)
     auto_free char *type = NULL;
     auto_free char *source = NULL;
     const char *dash = strstr(line, " - ");
+    errno = 0;
     /* lint: clang-tidy/cert-err34-c: the kernel writes no number that does not fit */
     if (sscanf(line, "%*u %*u %u:%u %*s %ms", &major, &minor, &path) != 3 || !dash ||
         sscanf(dash, " - %ms %ms", &type, &source) != 2)
-        return -EINVAL;
+        return errno == ENOMEM ? -ENOMEM : -EINVAL;
     unescape(path);
     unescape(source);
     *ret_info = (struct mountinfo){.major = major,
@@ -70,7 +71,10 @@ void mountinfo_fini(struct mountinfo *info)
     *info = (struct mountinfo){0};
 }
 
-/* Calls @visit for each line; it owns the info. False: the table cannot be read. */
+/*
+ * Calls @visit for each line; it owns the info. False: the table, or a line of it, cannot be read,
+ * so that what was not seen may be there all the same.
+ */
 static bool walk_mounts(void (*visit)(void *ctx, struct mountinfo *info), void *ctx)
 {
     __attribute__((cleanup(cleanup_file))) FILE *file = fopen("/proc/self/mountinfo", "re");
@@ -78,12 +82,15 @@ static bool walk_mounts(void (*visit)(void *ctx, struct mountinfo *info), void *
         return false;
     auto_free char *line = NULL;
     size_t room = 0;
+    bool is_whole = true;
     while (getline(&line, &room, file) > 0) {
         struct mountinfo info;
-        if (mountinfo_parse(line, &info) == 0)
+        int r = mountinfo_parse(line, &info);
+        if (r == 0)
             visit(ctx, &info);
+        is_whole = is_whole && r != -ENOMEM;
     }
-    return true;
+    return is_whole && feof(file);
 }
 
 struct path_search {

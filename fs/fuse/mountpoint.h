@@ -51,7 +51,10 @@ bool mountpoint_detach(const char *real_path);
 bool mountpoint_find_device(const char *real_path, dev_t *ret_dev);
 /* The same, and its SOURCE, which the caller frees. */
 bool mountpoint_find(const char *real_path, dev_t *ret_dev, char **ret_source);
-/* Is the mount with that device number attached anywhere in our mount namespace? */
+/*
+ * Is the mount with that device number attached anywhere in our mount namespace? True as well if
+ * that cannot be told.
+ */
 bool mountpoint_is_attached(dev_t dev);
 
 /*

@@ -5,15 +5,17 @@
     fault_shortage.py MNT RANDOM PID FAULTY KIND REGEX MAX STEP
 
 KIND: memory (allocation N fails, for N = 0, STEP, 2 STEP ... until none is reached any more), and
-once more with all of them failing from there on; descriptors (only N more); threads (only N more);
-address_space (only N MiB more). Whatever fails must fail with an errno that says so; what succeeds
-must be right; and with enough of it again everything must be.
+once more with all of them failing from there on; mounts (the latter, while something else is
+mounted); descriptors (only N more); threads (only N more); address_space (only N MiB more).
+Whatever fails must fail with an errno that says so; what succeeds must be right; and with enough of
+it again everything must be.
 """
 import errno
 import itertools
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
 
@@ -27,6 +29,7 @@ ROOT = ["disputed.img", "over.qcow2", "packed.qcow2", "raw.img"]
 NAMES = {"packed.qcow2": ["now.raw", "s1.raw"]}
 ALLOWED = {
     "memory": {errno.ENOMEM, errno.EIO},
+    "mounts": set(),
     "address_space": {errno.ENOMEM, errno.EIO},
     "descriptors": {errno.EMFILE},
     "threads": {errno.ENOMEM, errno.EAGAIN},
@@ -128,7 +131,7 @@ def begin(n):
 
 def end():
     """Returns whether the shortage was there at all."""
-    if kind == "memory":
+    if kind in ("memory", "mounts"):
         faulty["until_alloc_fails"] = -1
         n = faulty["n_failed_allocs"]
         faulty["n_failed_allocs"] = 0
@@ -144,6 +147,34 @@ def end():
 
 LIMIT = resource.RLIMIT_AS if kind == "address_space" else resource.RLIMIT_NOFILE
 _, HARD = resource.prlimit(pid, LIMIT)
+
+
+def wait_idle():
+    """Until the program has allocated nothing for a while."""
+    seen, quiet_since = None, time.monotonic()
+    while time.monotonic() < quiet_since + 0.05:
+        if seen != (seen := faulty["n_allocs"]):
+            quiet_since = time.monotonic()
+        time.sleep(0.005)
+
+
+def mount_others():
+    """The program looks at the table of mounts whenever it changes: what it cannot read is not gone."""
+    other = f"{os.path.dirname(control)}/other"
+    os.mkdir(other)
+    faulty["stays_failing"] = 1
+    for n in itertools.count(0, step):
+        faulty["until_alloc_fails"] = n
+        subprocess.run(["mount", "-t", "tmpfs", "none", other], check=True)
+        wait_idle()
+        was_short = end()
+        subprocess.run(["umount", other], check=True)
+        wait_idle()
+        expect("ls", sorted(os.listdir(mnt)), ROOT)
+        if was_short == 0:
+            break
+    os.rmdir(other)
+    return n, n // step
 
 
 def recover(n):
@@ -175,7 +206,7 @@ def run(stays):
 try:
     recover("before")
     for stays in (0, 1) if kind == "memory" else (0,):
-        last, total = run(stays)
+        last, total = mount_others() if kind == "mounts" else run(stays)
         print(f"{kind}{' from there on' if stays else ''}: up to {last} in steps of {step}: {total} calls failed")
         if total == 0:
             raise Wrong(f"{kind}: nothing ever failed")
