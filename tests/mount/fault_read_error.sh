@@ -11,7 +11,8 @@ python3 -c 'import base64, random, sys
 data = base64.b64encode(random.Random(1).randbytes(3 << 20))
 sys.stdout.buffer.write(data[:4 << 20])' >"$T/oracle"
 truncate -s 64M "$T/device"
-mkfs.ext4 -q -F -O ^has_journal -E lazy_itable_init=0 "$T/device"
+# A single group of blocks: files come to lie one after the other.
+mkfs.ext4 -q -F -b 4096 -O ^has_journal -E lazy_itable_init=0 "$T/device"
 # Mounts it anew, so that the kernel remembers none of its bytes.
 loop=''
 attach() {
