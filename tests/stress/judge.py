@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether the domains are as they were: definitions, chains, files, jobs, snapshots, journal."""
+import json
 import os
 import re
 import signal
@@ -48,11 +49,20 @@ class Judge:
             for where, _, files in os.walk(folder):
                 for file in files:
                     if "virtsnapfs-" in file:
-                        add(f"file {where}/{file}")
+                        add(f"file {where}/{file}", self.domain_of_note(f"{where}/{file}"))
         for domain in self.domains:
             for text in self.look_at(domain, answers):
                 add(f"{domain.name}: {text}", domain)
         return found, names
+
+    def domain_of_note(self, path):
+        """The domain that an entry of the journal is about; None for other files."""
+        try:
+            with open(path, encoding="utf-8") as f:
+                name = json.load(f)["domain"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return next((domain for domain in self.domains if domain.name == name), None)
 
     QUESTIONS = ("domblklist {0}", "blockjob {0} vda --raw", "blockjob {0} vdb --raw",
                  "domjobinfo {0}", "snapshot-list {0} --name", "dumpxml --inactive {0}")
