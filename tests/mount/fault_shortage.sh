@@ -24,7 +24,7 @@ shortage() {
     # env has become the program.
     log_mark
     local status=0
-    timeout 500 python3 "$LIB_DIR/fault_shortage.py" "$MNT" "$T/random" "$PID" "$T/faulty" "$@" || status=$?
+    timeout "$([[ $FAULTS == all ]] && echo 2500 || echo 500)" python3 "$LIB_DIR/fault_shortage.py" "$MNT" "$T/random" "$PID" "$T/faulty" "$@" || status=$?
     if ((status != 0)) && wait_for 5 is_gone_or_zombie "$PID"; then
         status=0
         wait "$PID" || status=$?
