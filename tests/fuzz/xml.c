@@ -127,6 +127,37 @@ static void build(const char *xml, const struct change *change)
     }
 }
 
+static void check_shown(const struct disk *disks, size_t n, const char *made)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(disks[i].target, "vda") == 0 && disks[i].n_layers > 0 &&
+            strcmp(disks[i].layers[0].path, OVERLAY) == 0)
+            fuzz_fail("the overlay is still named:\n%s", made);
+}
+
+/* What stands behind a form feed, which no XML can contain, is the definition before. */
+static void hide(char *xml)
+{
+    const char *before =
+        "<domain><devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        "<source file='/img/a.qcow2'/><target dev='vda'/></disk></devices></domain>";
+    char *other = strchr(xml, '\f');
+    if (other) {
+        *other = '\0';
+        before = other + 1;
+    }
+    char *made = NULL;
+    struct error err = {0};
+    int r = overlay_xml_hide_ours(xml, before, &made, &err);
+    fuzz_check((r == 1) == (made != NULL));
+    struct disk *disks = NULL;
+    size_t n = 0;
+    if (made && !other && xml_read_disks(made, &volumes, &disks, &n, &err) == 0)
+        check_shown(disks, n, made);
+    domain_free_disks(disks, n);
+    check_made(r, &err, made, "domain");
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct change_disk disk = {.target = (char *)"vda",
@@ -146,6 +177,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     read_snapshot(xml);
     read_states(xml);
     build(xml, &change);
+    hide(xml);
     free(xml);
     return 0;
 }
