@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "qcow/base/text.h"
+
 enum {
     GAP = 2,
     SHORT = 12, /* a column is not made narrower than this */
@@ -21,19 +23,6 @@ void columns_fini(struct columns *columns)
     free(columns->cells);
     columns->cells = NULL;
     columns->n_cells = 0;
-}
-
-/* C0 and DEL; C1, which is two bytes in UTF-8, becomes '?' twice. */
-static void hide_controls(char *text)
-{
-    for (; *text; text++) {
-        unsigned char byte = (unsigned char)text[0];
-        unsigned char next = (unsigned char)text[1];
-        if (byte < 0x20 || byte == 0x7f)
-            *text = '?';
-        else if (byte == 0xc2 && next >= 0x80 && next < 0xa0)
-            text[0] = text[1] = '?';
-    }
 }
 
 void columns_add(struct columns *columns, const char *fmt, ...)
@@ -51,7 +40,7 @@ void columns_add(struct columns *columns, const char *fmt, ...)
         columns->is_failed = 1;
         return;
     }
-    hide_controls(text);
+    text_hide_controls(text);
     columns->cells = grown;
     columns->cells[columns->n_cells++] = text;
 }

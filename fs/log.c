@@ -7,6 +7,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "qcow/base/text.h"
+
 /* Longest line: an error's text with a domain's and a file's name in front. */
 enum { LINE_MAX_LEN = 2048 };
 
@@ -38,14 +40,6 @@ void log_to_syslog(void)
     atomic_store(&is_syslog, true);
 }
 
-/* Names come from images and from other people: none of them may begin a line of its own. */
-static void hide_controls(char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
-}
-
 void log_line(enum log_level level, const char *fmt, ...)
 {
     if (level > atomic_load(&max_level))
@@ -55,7 +49,8 @@ void log_line(enum log_level level, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    hide_controls(text);
+    /* Names come from images and from other people: none of them may begin a line of its own. */
+    text_hide_controls(text);
     if (atomic_load(&is_syslog))
         syslog(level_priorities[level], "%s: %s", level_names[level], text);
     else

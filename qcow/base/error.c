@@ -5,12 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void hide_controls(char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
-}
+#include "qcow/base/text.h"
 
 int error_fill(struct error *err, int code, const char *fmt, ...)
 {
@@ -23,7 +18,7 @@ int error_fill(struct error *err, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->text, sizeof(err->text), fmt, ap);
     va_end(ap);
-    hide_controls(err->text);
+    text_hide_controls(err->text);
     return code;
 }
 
@@ -38,7 +33,7 @@ void error_prefix(struct error *err, const char *fmt, ...)
     va_end(ap);
     if (len < 0)
         return;
-    hide_controls(context);
+    text_hide_controls(context);
     char text[ERROR_TEXT_MAX];
     size_t room = sizeof(text);
     size_t used = strnlen(context, room - 3);

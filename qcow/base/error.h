@@ -17,8 +17,9 @@ struct error {
 
 /*
  * Fills @err (which may be NULL) and returns @code, so that a function can say
- * `return error_set(err, -EINVAL, ...)`. The text is cut at ERROR_TEXT_MAX - 1 bytes, and bytes
- * below 0x20 in it are shown as '?', so that no name from an image can forge a log line.
+ * `return error_set(err, -EINVAL, ...)`. The text is cut at ERROR_TEXT_MAX - 1 bytes, and
+ * control characters in it are shown as '?' (text.h), so that no name from an image can forge a log
+ * line, or command the terminal that it is shown on.
  *
  * @code  negative errno; 0, which a library that fails without a reason leaves in errno, becomes
  *        -EIO, so that no failure reads as success

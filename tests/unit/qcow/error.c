@@ -46,6 +46,25 @@ static void a_name_from_an_image_cannot_forge_a_log_line(void **state)
     assert_string_equal(err.text, "disk 'x?y?': 'a?b?c?d?e?f?g h'");
 }
 
+static void a_name_from_an_image_cannot_command_a_terminal(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    /* CSI as a character of UTF-8, as a byte of Latin-1, behind a character that was cut off, and
+     * at the end of one that is whole. */
+    error_set(&err, -EIO, "%s",
+              "\xc2\x9b"
+              "31m\x9b"
+              "32m\xe2\x9b"
+              "33m\xe2\x82\x9b"
+              "34m");
+    assert_string_equal(err.text, "??31m?32m\xe2?33m\xe2\x82\x9b"
+                                  "34m");
+    error_prefix(&err, "%s", "\xc2\x80\xc2\xa0\xc2");
+    assert_string_equal(err.text, "??\xc2\xa0\xc2: ??31m?32m\xe2?33m\xe2\x82\x9b"
+                                  "34m");
+}
+
 static void bytes_above_ascii_stay_as_they_are(void **state)
 {
     (void)state;
@@ -110,6 +129,7 @@ int main(void)
         cmocka_unit_test(a_failure_without_a_reason_is_no_success),
         cmocka_unit_test(errors_may_go_nowhere),
         cmocka_unit_test(a_name_from_an_image_cannot_forge_a_log_line),
+        cmocka_unit_test(a_name_from_an_image_cannot_command_a_terminal),
         cmocka_unit_test(bytes_above_ascii_stay_as_they_are),
         cmocka_unit_test(a_long_text_is_cut_and_ended),
         cmocka_unit_test(a_prefix_goes_in_front),
