@@ -376,7 +376,7 @@ static int take_option(struct upload_line *line, const struct word *word, struct
 static int take_name(struct upload_line *line, const char *text, struct error *err)
 {
     if (!line->snapshot) {
-        if (!*text || strchr(text, '/'))
+        if (!*text || strchr(text, '/') || strlen(text) > NAME_CHARS_MAX)
             return error_set(err, -EINVAL, "'%s' is no name of a snapshot", text);
         line->snapshot = strdup(text);
         return line->snapshot ? 0 : no_memory(err);

@@ -165,6 +165,12 @@ static void refuses_what_is_too_long(void **state)
     assert_int_equal(line_parse(bytes, LINE_LEN_MAX, &line, &err), 0);
     line_fini(&line);
     assert_int_equal(line_parse(bytes, sizeof(bytes), &line, &err), -EINVAL);
+    /* No file has a longer name, and each row of the table would be as wide as that. */
+    memset(bytes, 'x', 256);
+    assert_int_equal(line_parse(bytes, 255, &line, &err), 0);
+    line_fini(&line);
+    assert_int_equal(line_parse(bytes, 256, &line, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "is no name of a snapshot"));
 }
 
 static void tells_what_a_refused_line_names(void **state)
