@@ -40,6 +40,16 @@ static void unescape(char *text)
     *to = '\0';
 }
 
+/* What stands up to the next blank; NULL: no memory. Of white space the kernel escapes blank, tab
+ * and newline alone, so a path may have a carriage return in it, say. */
+static char *next_field(const char **at)
+{
+    size_t len = strcspn(*at, " \n");
+    char *field = strndup(*at, len);
+    *at += len + ((*at)[len] == ' ');
+    return field;
+}
+
 /* ID PARENT MAJ:MIN ROOT PATH OPTIONS [TAG...] - TYPE SOURCE SUPER-OPTIONS; see proc(5). */
 int mountinfo_parse(const char *line, struct mountinfo *ret_info)
 {
@@ -48,11 +58,21 @@ int mountinfo_parse(const char *line, struct mountinfo *ret_info)
     auto_free char *type = NULL;
     auto_free char *source = NULL;
     const char *dash = strstr(line, " - ");
-    errno = 0;
     /* lint: clang-tidy/cert-err34-c: the kernel writes no number that does not fit */
-    if (sscanf(line, "%*u %*u %u:%u %*s %ms", &major, &minor, &path) != 3 || !dash ||
-        sscanf(dash, " - %ms %ms", &type, &source) != 2)
-        return errno == ENOMEM ? -ENOMEM : -EINVAL;
+    if (sscanf(line, "%*u %*u %u:%u", &major, &minor) != 2 || !dash)
+        return -EINVAL;
+    const char *at = line;
+    for (int i = 0; i < 4; i++, at++)
+        if (!(at = strchr(at, ' ')))
+            return -EINVAL;
+    path = next_field(&at);
+    at = dash + strlen(" - ");
+    type = next_field(&at);
+    source = next_field(&at);
+    if (!path || !type || !source)
+        return -ENOMEM;
+    if (!*path || !*type)
+        return -EINVAL;
     unescape(path);
     unescape(source);
     *ret_info = (struct mountinfo){.major = major,

@@ -40,11 +40,23 @@ static void reads_a_line_without_tags_and_odd_bytes_in_paths(void **state)
     mountinfo_fini(&info);
 }
 
+static void white_space_that_is_not_escaped_belongs_to_the_path(void **state)
+{
+    (void)state;
+    struct mountinfo info;
+    assert_int_equal(
+        mountinfo_parse("36 35 0:49 / /mnt/a\rb\fc rw - fuse.virtsnapfs dir:/x\vy rw\n", &info), 0);
+    assert_string_equal(info.path, "/mnt/a\rb\fc");
+    assert_string_equal(info.source, "dir:/x\vy");
+    mountinfo_fini(&info);
+}
+
 static void refuses_other_lines(void **state)
 {
     (void)state;
     struct mountinfo info;
     assert_int_equal(mountinfo_parse("", &info), -EINVAL);
+    assert_int_equal(mountinfo_parse("36\t35\t0:49 - ext4 /dev/x", &info), -EINVAL);
     assert_int_equal(mountinfo_parse("36 35 0:49 / /mnt rw\n", &info), -EINVAL);
     assert_int_equal(mountinfo_parse("36 35 0 / /mnt rw - ext4 /dev/x rw\n", &info), -EINVAL);
     assert_int_equal(mountinfo_parse("36 35 0:49 / /mnt rw - ", &info), -EINVAL);
@@ -80,6 +92,7 @@ static void what_is_no_mount_of_ours_covers_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(white_space_that_is_not_escaped_belongs_to_the_path),
         cmocka_unit_test(reads_a_line_with_tags),
         cmocka_unit_test(reads_a_line_without_tags_and_odd_bytes_in_paths),
         cmocka_unit_test(refuses_other_lines),
