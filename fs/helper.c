@@ -50,7 +50,16 @@ struct letters {
     char *list; /* of all -o; owned; NULL: there was none */
     bool is_sloppy;
     enum options_action action;
+    /* What is no option: SPEC, DIR, and one that is too many. */
+    char *operands[3];
+    int n_operands;
 };
+
+static void add_operand(struct letters *letters, char *text)
+{
+    if (letters->n_operands < 3)
+        letters->operands[letters->n_operands++] = text;
+}
 
 static int read_letter(int letter, struct helper *helper, struct letters *letters,
                        struct error *err)
@@ -78,6 +87,9 @@ static int read_letter(int letter, struct helper *helper, struct letters *letter
     case 'V':
         letters->action = OPTIONS_VERSION;
         return 0;
+    case 1:
+        add_operand(letters, optarg);
+        return 0;
     case ':':
         return error_set(err, -EINVAL, "option -%c needs a value", optopt);
     default:
@@ -98,16 +110,17 @@ static int drop_unknown(struct letters *letters, struct error *err)
 }
 
 /* By the program's own reader, so that there is one list of options. */
-static int read_operands(int argc, char *const *argv, const struct letters *letters,
-                         struct options *ret_options, struct error *err)
+static int read_operands(const struct letters *letters, struct options *ret_options,
+                         struct error *err)
 {
-    if (argc < 2)
+    char *const *operands = letters->operands;
+    if (letters->n_operands < 2)
         return error_set(err, -EINVAL, "%s is missing (see mount.virtsnapfs -h)",
-                         argc ? "DIR" : "SPEC");
-    if (argc > 2)
-        return error_set(err, -EINVAL, "one argument too many: '%s'", argv[2]);
-    char *own[] = {"virtsnapfs", "-o", letters->list ? letters->list : "", "--", argv[0],
-                   argv[1],      NULL};
+                         letters->n_operands ? "DIR" : "SPEC");
+    if (letters->n_operands > 2)
+        return error_set(err, -EINVAL, "one argument too many: '%s'", operands[2]);
+    char *own[] = {"virtsnapfs", "-o", letters->list ? letters->list : "", "--", operands[0],
+                   operands[1],  NULL};
     int r = options_parse(sizeof(own) / sizeof(*own) - 1, own, ret_options, err);
     if (r == 0 && ret_options->action != OPTIONS_SERVE)
         return error_set(err, -EINVAL, "an option of '%s' is none of a mount", own[2]);
@@ -125,13 +138,16 @@ int helper_parse(int argc, char *const *argv, struct helper *ret_helper,
     opterr = 0;
     optind = 0; /* from the beginning, and no matter what was read before: getopt(3), NOTES */
     int letter, r = 0;
+    /* '-': mount(8) puts options behind the operands, also where POSIXLY_CORRECT is set. */
     /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread yet */
-    while (r == 0 && (letter = getopt(argc, argv, ":sfnvN:o:t:hV")) != -1)
+    while (r == 0 && (letter = getopt(argc, argv, "-:sfnvN:o:t:hV")) != -1)
         r = read_letter(letter, ret_helper, &letters, err);
+    for (int i = optind; r == 0 && i < argc; i++)
+        add_operand(&letters, argv[i]);
     if (r == 0 && letters.action != OPTIONS_SERVE)
         ret_options->action = letters.action;
     else if (r == 0 && (r = drop_unknown(&letters, err)) == 0)
-        r = read_operands(argc - optind, argv + optind, &letters, ret_options, err);
+        r = read_operands(&letters, ret_options, err);
     free(letters.list);
     return r;
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -180,9 +181,29 @@ static void statuses_are_those_of_mount(void **state)
     }
 }
 
+static void options_may_follow_operands_whatever_the_environment_says(void **state)
+{
+    (void)state;
+    struct helper h;
+    struct options o;
+    assert_int_equal(setenv("POSIXLY_CORRECT", "1", 1), 0);
+    check_parses(&h, &o, ARGS("/sbin/mount.virtsnapfs", "dir:/i", "/mnt", "-v", "-o", "join=7"));
+    assert_true(h.is_verbose);
+    assert_int_equal(o.join_s, 7);
+    assert_string_equal(o.mountpoint, "/mnt");
+    release(&h, &o);
+    check_parses(&h, &o, ARGS("mount.virtsnapfs", "-o", "join=8", "dir:/i", "--", "/-v"));
+    assert_int_equal(o.join_s, 8);
+    assert_string_equal(o.mountpoint, "/-v");
+    release(&h, &o);
+    check_refused("too many: 'x'", ARGS("mount.virtsnapfs", "dir:/i", "/mnt", "-n", "x", "y"));
+    assert_int_equal(unsetenv("POSIXLY_CORRECT"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_may_follow_operands_whatever_the_environment_says),
         cmocka_unit_test(another_name_is_the_programs_own_command_line),
         cmocka_unit_test(f_and_s_are_fake_and_sloppy),
         cmocka_unit_test(takes_a_type_and_several_lists),
