@@ -69,25 +69,52 @@ static size_t shown_width(const struct columns *columns, const size_t *widths)
     return sum;
 }
 
-/* The widest column that can be shortened: names, but not the text at the end, which may go on. */
-static size_t find_widest(const struct columns *columns, const size_t *widths)
+/* Names can be shortened, but not the text at the end, which may go on. */
+static bool can_shrink(const struct columns *columns, const size_t *widths, size_t i)
 {
-    size_t widest = SIZE_MAX;
-    for (size_t i = 0; i + 1 < columns->n; i++)
-        if (*columns->headings[i] != '>' && widths[i] > SHORT &&
-            (widest == SIZE_MAX || widths[i] > widths[widest]))
-            widest = i;
-    return widest;
+    return i + 1 < columns->n && *columns->headings[i] != '>' && widths[i] > SHORT;
+}
+
+/*
+ * Shares @room out among @n columns so that the widest lose most: who needs no more than a share
+ * has what it needs, and leaves the rest to the others; what cannot be divided goes to the last.
+ */
+static void share_room(size_t *const *shrinking, size_t n, size_t room)
+{
+    size_t n_left = n;
+    bool is_content[COLUMNS_MAX] = {false};
+    for (size_t i = 0; i < n; i++) {
+        if (is_content[i] || *shrinking[i] > room / n_left)
+            continue;
+        is_content[i] = true;
+        room -= *shrinking[i];
+        n_left--;
+        i = SIZE_MAX; /* the share has grown: all are asked again */
+    }
+    size_t share = room / n_left, n_more = room % n_left;
+    for (size_t i = n; i-- > 0;) {
+        if (is_content[i])
+            continue;
+        size_t width = share + (n_more > 0);
+        n_more -= n_more > 0;
+        *shrinking[i] = width > SHORT ? width : SHORT;
+    }
 }
 
 static void fit(const struct columns *columns, size_t *widths)
 {
-    while (columns->max_width && shown_width(columns, widths) > columns->max_width) {
-        size_t i = find_widest(columns, widths);
-        if (i == SIZE_MAX)
-            return;
-        widths[i]--;
+    size_t shown = shown_width(columns, widths), sum = 0, n = 0;
+    size_t *shrinking[COLUMNS_MAX];
+    for (size_t i = 0; i < columns->n; i++) {
+        if (!can_shrink(columns, widths, i))
+            continue;
+        shrinking[n++] = &widths[i];
+        sum += widths[i];
     }
+    if (n == 0 || columns->max_width == 0 || shown <= columns->max_width)
+        return;
+    size_t others = shown - sum;
+    share_room(shrinking, n, columns->max_width > others ? columns->max_width - others : 0);
 }
 
 /* Bytes of the first @n characters. */

@@ -98,6 +98,25 @@ static void test_columns_stay_readable_on_a_narrow_terminal(void **state)
     free(text);
 }
 
+static void test_the_widest_names_lose_most(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"A", "B", "C", "D", "REST"};
+    struct columns columns = COLUMNS_INIT(headings);
+    /* 13 and 12 stay, and the two wide ones share what is left of it: 15 and 16. */
+    columns.max_width = 13 + 15 + 16 + 12 + 4 * 2 + 4;
+    columns_add(&columns, "1234567890abc");
+    columns_add(&columns, "1234567890abcdefghijklmnopqrst");
+    columns_add(&columns, "1234567890abcdefghij");
+    columns_add(&columns, "1234567890ab");
+    columns_add(&columns, "rest");
+    char *text = print(&columns);
+    assert_string_equal(text,
+                        "A              B                C                 D             REST\n"
+                        "1234567890abc  123456...opqrst  123456...defghij  1234567890ab  rest\n");
+    free(text);
+}
+
 static void check_size(unsigned long long bytes, const char *want)
 {
     char text[COLUMNS_SIZE_LEN];
@@ -126,6 +145,7 @@ int main(void)
         cmocka_unit_test(test_no_cell_commands_the_terminal),
         cmocka_unit_test(test_names_are_shortened_to_fit),
         cmocka_unit_test(test_columns_stay_readable_on_a_narrow_terminal),
+        cmocka_unit_test(test_the_widest_names_lose_most),
         cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
