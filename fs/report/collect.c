@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/json.h"
 #include "fs/report/sample.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
@@ -22,13 +23,6 @@ static void unref_json(json_t **json)
 }
 #define auto_json __attribute__((cleanup(unref_json)))
 
-/* For json_load_callback(): json_loadfd() makes a system call of each byte. */
-static size_t read_some(void *buffer, size_t len, void *ctx)
-{
-    ssize_t n = read(*(const int *)ctx, buffer, len);
-    return n < 0 ? (size_t)-1 : (size_t)n;
-}
-
 static json_t *load(int root_fd, const char *name, struct error *err)
 {
     auto_free char *path = NULL;
@@ -43,7 +37,7 @@ static json_t *load(int root_fd, const char *name, struct error *err)
         return NULL;
     }
     json_error_t why;
-    json_t *status = json_load_callback(read_some, &fd, JSON_REJECT_DUPLICATES, &why);
+    json_t *status = json_read(fd, &why);
     if (!status)
         error_set(err, -EIO, "%s: %s", path, why.text);
     return status;
@@ -57,12 +51,9 @@ static int add_domain(json_t *domains, int root_fd, const char *name)
     if (!status && (err.code == -ENOENT || err.code == -ESTALE || err.code == -ENOTDIR))
         return 0;
     if (!status)
-        status = json_pack("{ss}", "error", err.text);
+        status = json_pack("{so}", "error", json_any_text(err.text));
     /* Names in the tree are escaped, but may be other than UTF-8. */
-    json_t *directory = json_string(name);
-    if (!directory)
-        directory = json_string("?");
-    if (!status || json_object_set_new(status, "directory", directory) < 0)
+    if (!status || json_object_set_new(status, "directory", json_any_text(name)) < 0)
         return -ENOMEM;
     return json_array_append(domains, status) < 0 ? -ENOMEM : 0;
 }
@@ -125,8 +116,9 @@ int sample_take(const struct report_config *config, struct sample *ret_sample, s
 {
     char now[32];
     format_now(now, sizeof(now));
-    auto_json json_t *root = json_pack("{ssssss?s[]}", "time", now, "mountpoint",
-                                       config->mountpoint, "source", config->source, "domains");
+    auto_json json_t *root =
+        json_pack("{sssosos[]}", "time", now, "mountpoint", json_any_text(config->mountpoint),
+                  "source", json_any_text(config->source), "domains");
     if (!root)
         return error_set(err, -ENOMEM, "out of memory");
     int r = list_domains(config, json_object_get(root, "domains"), err);

@@ -17,7 +17,15 @@ enum { INTERVAL_S = 2 };
 struct screen {
     size_t n_lines, n_cells;
     bool is_terminal;
+    bool can_move; /* its cursor, by what terminals obey since the VT100 */
 };
+
+static bool is_dumb(void)
+{
+    /* lint: clang-tidy/concurrency-mt-unsafe: there is one thread */
+    const char *term = getenv("TERM");
+    return !term || !*term || strcmp(term, "dumb") == 0;
+}
 
 static struct screen find_screen(FILE *to)
 {
@@ -25,7 +33,10 @@ static struct screen find_screen(FILE *to)
     if (!isatty(fileno(to)) || ioctl(fileno(to), TIOCGWINSZ, &size) < 0 || size.ws_row < 2 ||
         size.ws_col < 2)
         return (struct screen){.n_lines = SIZE_MAX, .n_cells = SIZE_MAX};
-    return (struct screen){.n_lines = size.ws_row, .n_cells = size.ws_col, .is_terminal = true};
+    return (struct screen){.n_lines = size.ws_row,
+                           .n_cells = size.ws_col,
+                           .is_terminal = true,
+                           .can_move = !is_dumb()};
 }
 
 /* As much of a line as fits: whole characters. */
@@ -77,7 +88,7 @@ static int print_text(const struct report_config *config, const struct sample *s
     int r = sample_draw(sample, before, screen.is_terminal ? screen.n_cells : 0, memory);
     if (fclose(memory) != 0 || r < 0)
         return -ENOMEM;
-    if (config->is_watch && screen.is_terminal)
+    if (config->is_watch && screen.can_move)
         refresh(text, &screen, to);
     else
         fprintf(to, "%s%s", text, config->is_watch ? "\n" : "");

@@ -5,6 +5,7 @@
 #include "fs/columns.h"
 #include "fs/report/sample.h"
 #include "qcow/base/cleanup.h"
+#include "qcow/base/text.h"
 
 /* Text of a member, or @none. */
 static const char *text_of(const json_t *object, const char *key, const char *none)
@@ -326,6 +327,16 @@ static size_t sum(const json_t *domains, const char *key)
     return n;
 }
 
+/* Paths are anybody's to choose, who may mount. */
+static void print_shown(const char *text, FILE *to)
+{
+    auto_free char *copy = strdup(text);
+    if (!copy)
+        return;
+    text_hide_controls(copy);
+    fputs(copy, to);
+}
+
 static void draw_head(const struct sample *now, FILE *to)
 {
     const json_t *domains = json_object_get(now->root, "domains");
@@ -333,9 +344,10 @@ static void draw_head(const struct sample *now, FILE *to)
     size_t n_instants = sum(domains, "instants");
     size_t n_uploads = sum(domains, "uploads");
     size_t n_left = sum(domains, "leftovers");
-    const json_t *source = json_object_get(now->root, "source");
-    fprintf(to, "%s on %s, %s\n", json_is_string(source) ? json_string_value(source) : "?",
-            text_of(now->root, "mountpoint", "?"), text_of(now->root, "time", "?"));
+    print_shown(text_of(now->root, "source", "?"), to);
+    fputs(" on ", to);
+    print_shown(text_of(now->root, "mountpoint", "?"), to);
+    fprintf(to, ", %s\n", text_of(now->root, "time", "?"));
     fprintf(to, "%zu domain%s, %zu instant%s, %zu upload%s, %zu left over\n", n, n == 1 ? "" : "s",
             n_instants, n_instants == 1 ? "" : "s", n_uploads, n_uploads == 1 ? "" : "s", n_left);
 }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/json.h"
 #include "fs/session/journal_internal.h"
-#include "fs/session/json_print.h"
 #include "fs/state.h"
 #include "qcow/base/cleanup.h"
 

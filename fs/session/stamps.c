@@ -9,9 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/json.h"
 #include "fs/log.h"
 #include "fs/session/catalog.h"
-#include "fs/session/json_print.h"
 #include "fs/state.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
@@ -70,13 +70,6 @@ static json_t *make_entry(uint64_t hash, struct timespec time)
     return json_pack("[sII]", text, (json_int_t)time.tv_sec, (json_int_t)time.tv_nsec);
 }
 
-/* For json_load_callback(): json_loadfd() makes a system call of each byte. */
-static size_t read_some(void *buffer, size_t len, void *ctx)
-{
-    ssize_t n = read(*(const int *)ctx, buffer, len);
-    return n < 0 ? (size_t)-1 : (size_t)n;
-}
-
 static json_t *read_json(const char *path)
 {
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -90,7 +83,7 @@ static json_t *read_json(const char *path)
     json_error_t why = {.text = "not a plain file of sensible size"};
     json_t *root = NULL;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= FILE_MAX)
-        root = json_load_callback(read_some, &fd, JSON_REJECT_DUPLICATES, &why);
+        root = json_read(fd, &why);
     if (!root)
         log_warn("'%s' is damaged (%s): directory times start anew", path, why.text);
     return root;

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/json.h"
 #include "fs/session/catalog.h"
-#include "fs/session/json_print.h"
 #include "fs/session/registry_internal.h"
 #include "fs/session/space.h"
 #include "fs/session/unclaimed.h"
@@ -33,21 +33,6 @@ static json_t *json_time(struct timespec time)
     return json_string(text);
 }
 
-/* A text that may not be UTF-8: then its odd bytes are shown as '?'. */
-static json_t *json_text(const char *text)
-{
-    if (!text)
-        return json_null();
-    json_t *value = json_string(text);
-    if (value)
-        return value;
-    auto_free char *plain = strdup(text);
-    for (char *at = plain; at && *at; at++)
-        if ((unsigned char)*at >= 0x80)
-            *at = '?';
-    return plain ? json_string(plain) : NULL;
-}
-
 /* Why none of the files of the disk can be read, or NULL. */
 static const char *find_reason(const struct catalog *catalog, size_t disk_idx)
 {
@@ -62,13 +47,13 @@ static json_t *describe_disk(const struct disk *disk, const char *reason)
     json_t *layers = json_array();
     for (size_t i = 0; i < disk->n_layers; i++)
         json_array_append_new(layers,
-                              json_pack("{soss}", "path", json_text(disk->layers[i].path), "format",
-                                        qcow_format_name(disk->layers[i].format)));
-    json_t *root = json_pack("{sosbso}", "target", json_text(disk->target), "supported",
+                              json_pack("{soss}", "path", json_any_text(disk->layers[i].path),
+                                        "format", qcow_format_name(disk->layers[i].format)));
+    json_t *root = json_pack("{sosbso}", "target", json_any_text(disk->target), "supported",
                              !disk->unsupported, "layers", layers);
     if (root && (disk->unsupported || reason))
         json_object_set_new(root, "reason",
-                            json_text(disk->unsupported ? disk->unsupported : reason));
+                            json_any_text(disk->unsupported ? disk->unsupported : reason));
     return root;
 }
 
@@ -87,12 +72,12 @@ static json_t *describe_disks(struct host *host, struct domain *domain)
 /* What is read so far: the kernel asks ahead of the program, by a few MiB at most. */
 static json_t *describe_reader_locked(const struct reader *reader) REQUIRES(registry_role)
 {
-    json_t *root =
-        json_pack("{sIsisosIsI}", "id", (json_int_t)reader->id, "pid", (int)reader->pid, "target",
-                  json_text(reader->target), "position", (json_int_t)atomic_load(&reader->position),
-                  "size", (json_int_t)atomic_load(&reader->size));
+    json_t *root = json_pack("{sIsisosIsI}", "id", (json_int_t)reader->id, "pid", (int)reader->pid,
+                             "target", json_any_text(reader->target), "position",
+                             (json_int_t)atomic_load(&reader->position), "size",
+                             (json_int_t)atomic_load(&reader->size));
     if (root && reader->snapshot)
-        json_object_set_new(root, "snapshot", json_text(reader->snapshot));
+        json_object_set_new(root, "snapshot", json_any_text(reader->snapshot));
     return root;
 }
 
@@ -124,11 +109,11 @@ static json_t *describe_instant_locked(const struct session *session) REQUIRES(r
         const char *reason =
             session->instant.quiesce ? quiesce_reason(session->instant.quiesce) : NULL;
         if (reason)
-            json_object_set_new(root, "not_quiesced", json_text(reason));
+            json_object_set_new(root, "not_quiesced", json_any_text(reason));
         json_object_set_new(root, "locked", json_boolean(session->is_locked));
     }
     if (session->end.code < 0)
-        json_object_set_new(root, "ended", json_text(session->end.text));
+        json_object_set_new(root, "ended", json_any_text(session->end.text));
     json_object_set_new(root, "readers", describe_readers_locked(&session->readers));
     return root;
 }
@@ -140,8 +125,8 @@ static json_t *describe_errors_locked(const struct slot *slot) REQUIRES(registry
     for (size_t i = first; i < slot->n_errors; i++) {
         const struct noted_error *noted = &slot->errors[i % ERRORS_KEPT];
         json_array_append_new(errors, json_pack("{sososo}", "time", json_time(noted->time), "what",
-                                                json_text(noted->what), "text",
-                                                json_text(noted->err.text)));
+                                                json_any_text(noted->what), "text",
+                                                json_any_text(noted->err.text)));
     }
     return errors;
 }
@@ -150,7 +135,7 @@ static json_t *describe_files_locked(const struct session *session) REQUIRES(reg
 {
     json_t *files = json_array();
     for (size_t i = 0; i < session->n_growing; i++)
-        json_array_append_new(files, json_text(session->growing[i]));
+        json_array_append_new(files, json_any_text(session->growing[i]));
     return files;
 }
 
@@ -158,7 +143,7 @@ static json_t *describe_files_locked(const struct session *session) REQUIRES(reg
 static json_t *describe_leftover_locked(const struct session *session) REQUIRES(registry_role)
 {
     json_t *root =
-        json_pack("{sososssb}", "reason", json_text(session->broken.text), "files",
+        json_pack("{sososssb}", "reason", json_any_text(session->broken.text), "files",
                   describe_files_locked(session), "state", session_state_name(session->state),
                   "from_earlier_mount", session->is_left);
     if (root && session->method)
@@ -172,7 +157,7 @@ static json_t *describe_queued_locked(const struct left_change *left) REQUIRES(r
     json_t *files = json_array();
     for (size_t i = 0; i < left->change->n_disks; i++)
         if (left->change->disks[i].file)
-            json_array_append_new(files, json_text(left->change->disks[i].file));
+            json_array_append_new(files, json_any_text(left->change->disks[i].file));
     return json_pack("{sssosssbss}", "reason", "not tried yet", "files", files, "state",
                      "releasing", "from_earlier_mount", true, "method",
                      change_method_name(left->change->method));
@@ -246,14 +231,14 @@ static void add_unclaimed(struct registry *registry, const struct domain *domain
 
 static json_t *describe_upload(const struct status_upload *upload)
 {
-    json_t *root = json_pack("{sisosososssi}", "id", (int)upload->id, "snapshot",
-                             json_text(upload->snapshot), "image_name",
-                             json_text(upload->image_name), "image_id", json_text(upload->image_id),
-                             "state", upload->state, "percent", (int)upload->percent);
+    json_t *root = json_pack(
+        "{sisosososssi}", "id", (int)upload->id, "snapshot", json_any_text(upload->snapshot),
+        "image_name", json_any_text(upload->image_name), "image_id",
+        json_any_text(upload->image_id), "state", upload->state, "percent", (int)upload->percent);
     if (root && upload->rest_s >= 0)
         json_object_set_new(root, "eta_s", json_integer(upload->rest_s));
     if (root && upload->error)
-        json_object_set_new(root, "error", json_text(upload->error));
+        json_object_set_new(root, "error", json_any_text(upload->error));
     return root;
 }
 
@@ -285,9 +270,9 @@ char *registry_status(struct registry *registry, struct domain *domain,
                       const struct status_upload *uploads, size_t n)
 {
     json_t *root =
-        json_pack("{sososssbsb}", "name", json_text(domain->name), "id", json_text(domain->id),
-                  "state", domain_state_name(domain->state), "persistent", domain->is_persistent,
-                  "managed_save", domain->has_managed_save);
+        json_pack("{sososssbsb}", "name", json_any_text(domain->name), "id",
+                  json_any_text(domain->id), "state", domain_state_name(domain->state),
+                  "persistent", domain->is_persistent, "managed_save", domain->has_managed_save);
     if (!root)
         return NULL;
     json_object_set_new(root, "disks", describe_disks(registry->config.host, domain));

@@ -63,8 +63,10 @@ long=a-file-with-a-name-that-is-as-long-as-a-line-of-a-terminal-or-even-a-bit-lo
 truncate -s 8M "$T/images/$long"
 wait_for 30 test -e "$MNT/$long" || fail 'no domain of a new file'
 exec {fd}<"$MNT/$long/snapshots/now.raw"
-# shellcheck disable=SC2086
-on_terminal=$(python3 - $VIRTSNAPFS --status "$MNT" <<'PY'
+# on_terminal SECONDS [OPTION...]: what a terminal gets until then.
+on_terminal() {
+    # shellcheck disable=SC2086
+    python3 - timeout "$1" $VIRTSNAPFS --status "${@:2}" "$MNT" <<'PY'
 import fcntl, os, pty, struct, sys, termios
 
 master, slave = pty.openpty()
@@ -77,7 +79,8 @@ os.close(slave)
 os.waitpid(pid, 0)
 print(os.read(master, 65536).decode(), end="")
 PY
-)
+}
+on_terminal=$(on_terminal 60)
 assert_match "$on_terminal" '(^|.)a-f[a-z-]*\.\.\.[0-9]*42.raw +now +vda +bash' 'a long name on a terminal'
 while IFS= read -r line; do
     [[ $line != *READERS* && $line != *LEFT* ]] || ((${#line} <= 84)) || fail "too long for a terminal: $line"
@@ -85,6 +88,15 @@ done <<<"$on_terminal"
 assert_match "$(show)" "$long +now +vda +bash" 'a long name elsewhere'
 exec {fd}<&-
 rm "$T/images/$long"
+
+# Again and again, in place of what stands there; but for terminals that know nothing of that.
+TERM=xterm on_terminal 3 --watch >"$T/out"
+grep -q $'\e\[H' "$T/out" || fail "nothing is drawn in its place: $(cat -v "$T/out")"
+for term in dumb ''; do
+    TERM=$term on_terminal 3 --watch >"$T/out"
+    grep -q '3 domains' "$T/out" || fail "TERM='$term': $(cat -v "$T/out")"
+    ! grep $'\e' "$T/out" || fail "escape sequences with TERM='$term'"
+done
 
 # Again and again, until the mount ends; as lines for programs.
 show --watch --json >"$T/watched" &
@@ -94,6 +106,23 @@ mount_stop
 timeout 60 tail --pid="$watcher" -f /dev/null
 wait "$watcher" || fail "--watch ended with $?"
 head -1 "$T/watched" | python3 -c 'import json, sys; assert len(json.loads(sys.stdin.readline())["domains"]) == 3'
+
+# Paths are data, too, and may be of any bytes.
+odd=$T/$'odd\e[31m\xc2\x9b\xff'
+mkdir "$odd"
+qemu-img create -q -f qcow2 -u -b $'/nowhere/\xc2\x9b31m' -F raw "$odd/a.qcow2" 1M
+MNT=$odd/$'m\rnt' LOG=$T/log.odd
+mkdir "$MNT"
+mount_start_at "dir:$odd"
+assert_errno EIO open "$MNT/a.qcow2/snapshots/now.raw" O_RDONLY
+text=$(show)
+assert_match "$text" '/odd\?\[31m[?]+ on .*/m\?nt, ' 'odd paths'
+assert_match "$text" '1 domain,' 'domains at odd paths'
+assert_eq "$(value 's["mountpoint"][-4:]')" $'m\rnt' 'the mountpoint for programs'
+mount_stop
+for file in "$LOG" <(echo "$text"); do
+    ! LC_ALL=C grep $'[\x01-\x09\x0b-\x1f\x7f\x9b]' "$file" | cat -v | grep . || fail 'control characters'
+done
 
 # What is no mount, and what may not be read.
 assert_exit() {
