@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/alive.h"
 #include "fs/cloud.h"
@@ -73,6 +74,7 @@ struct program {
     struct cloud cloud;
     struct sandbox_report sandbox;
     unsigned n_refused; /* leftovers that nobody but a person can judge */
+    bool is_held_up;    /* by threads in calls that nobody can take back */
 };
 
 static void relay_changed(void *ctx, const struct domain *domain)
@@ -344,24 +346,30 @@ static int serve(struct program *p, struct error *err)
     return r < 0 ? EXIT_DIED : EXIT_FINE;
 }
 
+/* What the threads of instants use. */
+static void destroy_instants(struct program *p)
+{
+    if (p->registry)
+        registry_destroy(p->registry);
+    journal_close(p->journal);
+    if (p->host)
+        p->host->ops->close(p->host);
+    qcow_cache_destroy(p->cache);
+}
+
 static void tear_down(struct program *p)
 {
     if (p->mount)
         mount_cancel_uploads(p->mount);
-    if (p->registry)
-        registry_shutdown(p->registry);
+    p->is_held_up = p->registry && registry_shutdown(p->registry) > 0;
     if (p->mount)
         mount_end_uploads(p->mount);
     mount_close(p->mount);
     cloud_end(&p->cloud);
     set_relay(&p->relay, NULL);
-    if (p->registry)
-        registry_destroy(p->registry);
-    journal_close(p->journal);
+    if (!p->is_held_up)
+        destroy_instants(p);
     stamps_close(p->stamps);
-    if (p->host)
-        p->host->ops->close(p->host);
-    qcow_cache_destroy(p->cache);
     alive_end(p->alive);
     broker_stop();
 }
@@ -475,6 +483,10 @@ int main(int argc, char **argv)
         status = act(&p);
     }
     status = helper_status(&p.helper, status);
+    if (p.is_held_up) { /* the threads may come to life, and find nothing of libvirt's destroyed */
+        fflush(NULL);
+        _exit(status);
+    }
     helper_fini(&p.helper);
     options_fini(&p.options);
     mutex_fini(&p.relay.lock);

@@ -421,8 +421,8 @@ static int check_lost(const struct live *live, struct error *err)
 static int backup_undo(struct host *host, struct change *change, const struct change_steps *steps,
                        struct error *err)
 {
-    (void)steps;
     auto_live struct live live = live_of(host, change);
+    live.steps = steps;
     int r = end_job(&live, change, err);
     if (r == 0)
         r = remove_files(&live, change, err);

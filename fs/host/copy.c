@@ -447,6 +447,7 @@ static int copy_undo(struct host *host, struct change *change, const struct chan
                      struct error *err)
 {
     auto_copy struct copy c = {.live = live_of(host, change), .change = change, .steps = steps};
+    c.live.steps = steps;
     int r = 0;
     for (unsigned n_cuts = 0; n_cuts <= CUTS_MAX; n_cuts++) {
         live_renew_deadline(&c.live);

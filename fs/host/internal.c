@@ -70,8 +70,8 @@ static int internal_make(struct host *host, struct change *change, const struct 
 static int internal_undo(struct host *host, struct change *change, const struct change_steps *steps,
                          struct error *err)
 {
-    (void)steps;
     auto_live struct live live = live_of(host, change);
+    live.steps = steps;
     return snapshot_remove(&live, change, err);
 }
 

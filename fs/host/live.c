@@ -61,6 +61,8 @@ bool live_is_cut(const struct live *live)
 
 void live_renew_deadline(struct live *live)
 {
+    if (live->steps)
+        live->steps->is_cancelled(live->steps->ctx);
     live->deadline_ns = monotonic_ns() + (int64_t)live->lh->timeout_ms * 1000000;
 }
 

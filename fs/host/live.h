@@ -6,13 +6,15 @@
 #pragma once
 
 #include "fs/host/libvirt_internal.h"
+#include "fs/host/method.h"
 
 /* Initialised by the caller with the first group; live_detach() releases the rest. */
 struct live {
     struct libvirt_host *lh;
     const char *id;
     const char *name;
-    int64_t deadline_ns; /* of monotonic_ns(): how long to wait for a connection */
+    int64_t deadline_ns;              /* of monotonic_ns(): how long to wait for a connection */
+    const struct change_steps *steps; /* told that there is progress; NULL: nobody is */
 
     virConnectPtr conn; /* reference, or NULL */
     virDomainPtr dom;   /* NULL if there is no connection */
@@ -27,7 +29,7 @@ void live_detach(struct live *live);
 bool live_is_cut(const struct live *live);
 /* Brings the record up to date, since the caller asks for it next; if that fails, events do. */
 void live_refresh_record(struct live *live);
-/* deadline_ns = now + the time for calls that answer at once. */
+/* There is progress: deadline_ns = now + the time for calls that answer at once. */
 void live_renew_deadline(struct live *live);
 
 /* 0, -EBUSY if a block job runs on that disk, -EIO and the like. */

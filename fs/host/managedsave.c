@@ -186,6 +186,7 @@ static int managedsave_undo(struct host *host, struct change *change,
                             const struct change_steps *steps, struct error *err)
 {
     auto_live struct live live = live_of(host, change);
+    live.steps = steps;
     if (change->is_halted) {
         int r = power_restore(&live, change, err);
         if (r == 0)

@@ -94,17 +94,10 @@ static int begin_commit(struct overlay_undo *undo, unsigned flags, struct error 
     return overlay_wait(undo, OVERLAY_RETRY_MS) ? 1 : r;
 }
 
-/* To our own deadline, and to those who wait for the domain. */
-static void show_progress(struct overlay_undo *undo)
-{
-    live_renew_deadline(&undo->live);
-    undo->steps->is_cancelled(undo->steps->ctx);
-}
-
 static int follow_commit(struct overlay_undo *undo)
 {
     if (undo->found.job_done != undo->done)
-        show_progress(undo);
+        live_renew_deadline(&undo->live);
     undo->done = undo->found.job_done;
     overlay_wait(undo, OVERLAY_POLL_MS);
     return 1;

@@ -136,18 +136,31 @@ static int leave_both(const struct overlay_undo *undo, struct error *err)
 
 /* ---- Doing it ---- */
 
+static void on_wait(void *ctx)
+{
+    const struct overlay_undo *undo = ctx;
+    undo->steps->is_cancelled(undo->steps->ctx);
+}
+
+/* A large overlay takes hours, and is not to be taken for one that hangs. */
+static struct qemu_img_watch watch_of(struct overlay_undo *undo)
+{
+    return (struct qemu_img_watch){.on_wait = on_wait, .ctx = undo};
+}
+
 static int commit(struct overlay_undo *undo, const struct overlay_content *content, int fd,
                   struct error *err)
 {
     if (!content->is_over_base)
         return overlay_leave(undo, err, "the overlay does not record '%s' as its base",
                              undo->disk->base);
+    struct qemu_img_watch watch = watch_of(undo);
     int r = qemulock_check_unused(fd, undo->disk->file, err);
     /* From here on the base's time says nothing: see judge(). */
     if (r == 0)
         r = overlay_note(undo, CHANGE_COMMITTING, err);
     if (r == 0)
-        r = qemu_img_commit(undo->disk, err);
+        r = qemu_img_commit(undo->disk, &watch, err);
     live_renew_deadline(&undo->live); /* however long that took */
     return r < 0 ? r : 1;             /* the next round finds it empty */
 }
@@ -174,8 +187,9 @@ static int drop(struct overlay_undo *undo, int fd, bool must_compare, struct err
             return 1;
         return r;
     }
+    struct qemu_img_watch watch = watch_of(undo);
     if (must_compare) {
-        r = qemu_img_compare(undo->disk, err);
+        r = qemu_img_compare(undo->disk, &watch, err);
         if (r > 0)
             return leave_both(undo, err);
     } else if (undo->disk->merge < CHANGE_PIVOTING) {

@@ -95,6 +95,7 @@ static int undo_disk(struct host *host, struct change *change, struct change_dis
 {
     __attribute__((cleanup(cleanup_undo))) struct overlay_undo undo = {
         .live = live_of(host, change), .change = change, .disk = disk, .steps = steps};
+    undo.live.steps = steps;
     int r;
     do {
         r = step(&undo, err);

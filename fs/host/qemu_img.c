@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
@@ -16,7 +17,10 @@
 #include "fs/host/file.h"
 #include "qcow/base/cleanup.h"
 
-enum { OUTPUT_MAX = 400 }; /* of what it says, for the error's text */
+enum {
+    OUTPUT_MAX = 400, /* of what it says, for the error's text */
+    WAIT_MS = 1000,
+};
 
 static const char *find_program(void)
 {
@@ -75,12 +79,20 @@ static int spawn(const char *program, const char *const *args, int output_fd, pi
     return r;
 }
 
+static void wait_output(int fd, const struct qemu_img_watch *watch)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    while (watch && poll(&poll_fd, 1, WAIT_MS) <= 0)
+        watch->on_wait(watch->ctx);
+}
+
 /* All is read, so that it is never held up; what fits is kept, without the last newline. */
-static void read_output(int fd, char *output)
+static void read_output(int fd, const struct qemu_img_watch *watch, char *output)
 {
     char piece[256];
     size_t len = 0;
     for (;;) {
+        wait_output(fd, watch);
         ssize_t n = read(fd, piece, sizeof(piece));
         if (n < 0 && errno == EINTR)
             continue;
@@ -96,7 +108,8 @@ static void read_output(int fd, char *output)
 }
 
 /* The exit status, or a negative errno if it could not be run to its end. */
-static int run(const char *const *args, char *output, struct error *err)
+static int run(const char *const *args, const struct qemu_img_watch *watch, char *output,
+               struct error *err)
 {
     const char *program = find_program();
     int fds[2];
@@ -110,7 +123,7 @@ static int run(const char *const *args, char *output, struct error *err)
     close(fds[1]);
     if (r)
         return error_set(err, -r, "cannot run %s: %s", program, strerrordesc_np(r));
-    read_output(read_fd, output);
+    read_output(read_fd, watch, output);
     int status;
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
@@ -127,23 +140,25 @@ static int judge_failure(const char *output)
     return strstr(output, strerrordesc_np(ENOSPC)) ? -ENOSPC : -EIO;
 }
 
-static int commit(const char *overlay, const char *base, struct error *err)
+static int commit(const char *overlay, const char *base, const struct qemu_img_watch *watch,
+                  struct error *err)
 {
     const char *const args[] = {"qemu-img", "commit", "-q", "-f", "qcow2", overlay, NULL};
     char output[OUTPUT_MAX] = "";
-    int r = run(args, output, err);
+    int r = run(args, watch, output, err);
     if (r <= 0)
         return r;
     return error_set(err, judge_failure(output), "qemu-img cannot commit '%s' into '%s': %s",
                      overlay, base, output);
 }
 
-static int compare(const char *overlay, const char *base, const char *format, struct error *err)
+static int compare(const char *overlay, const char *base, const char *format,
+                   const struct qemu_img_watch *watch, struct error *err)
 {
     const char *const args[] = {"qemu-img", "compare", "-q",    "-f", "qcow2",
                                 "-F",       format,    overlay, base, NULL};
     char output[OUTPUT_MAX] = "";
-    int r = run(args, output, err);
+    int r = run(args, watch, output, err);
     if (r <= 1)
         return r;
     return error_set(err, judge_failure(output), "qemu-img cannot compare '%s' with '%s': %s",
@@ -154,7 +169,7 @@ static int delete_snapshot(const char *path, const char *name, struct error *err
 {
     const char *const args[] = {"qemu-img", "snapshot", "-q", "-d", name, path, NULL};
     char output[OUTPUT_MAX] = "";
-    int r = run(args, output, err);
+    int r = run(args, NULL, output, err);
     if (r <= 0)
         return r;
     return error_set(err, judge_failure(output), "qemu-img cannot delete snapshot '%s' of '%s': %s",
@@ -208,7 +223,7 @@ int qemu_img_work_commit(struct broker_call *call, struct error *err)
 {
     char real[PATH_MAX];
     int r = check_overlay(call, 2, real, err);
-    return r < 0 ? r : commit(real, call->args[1], err);
+    return r < 0 ? r : commit(real, call->args[1], NULL, err);
 }
 
 int qemu_img_work_compare(struct broker_call *call, struct error *err)
@@ -218,7 +233,7 @@ int qemu_img_work_compare(struct broker_call *call, struct error *err)
     int r = check_overlay(call, 3, real, err);
     if (r == 0 && qcow_format_parse(call->args[2], &format) < 0)
         r = error_set(err, -EINVAL, "'%s' is no format", call->args[2]);
-    return r < 0 ? r : compare(real, call->args[1], call->args[2], err);
+    return r < 0 ? r : compare(real, call->args[1], call->args[2], NULL, err);
 }
 
 int qemu_img_work_delete_snapshot(struct broker_call *call, struct error *err)
@@ -238,20 +253,30 @@ static int ask_broker(enum broker_task task, struct broker_call *call, struct er
     return r;
 }
 
-int qemu_img_commit(const struct change_disk *disk, struct error *err)
+static void set_watch(struct broker_call *call, const struct qemu_img_watch *watch)
+{
+    call->on_wait = watch ? watch->on_wait : NULL;
+    call->wait_ctx = watch ? watch->ctx : NULL;
+}
+
+int qemu_img_commit(const struct change_disk *disk, const struct qemu_img_watch *watch,
+                    struct error *err)
 {
     if (!broker_is_running())
-        return commit(disk->file, disk->base, err);
+        return commit(disk->file, disk->base, watch, err);
     struct broker_call call = {.args = {disk->file, disk->base}, .n_args = 2};
+    set_watch(&call, watch);
     return ask_broker(BROKER_COMMIT, &call, err);
 }
 
-int qemu_img_compare(const struct change_disk *disk, struct error *err)
+int qemu_img_compare(const struct change_disk *disk, const struct qemu_img_watch *watch,
+                     struct error *err)
 {
     const char *format = qcow_format_name(disk->base_format);
     if (!broker_is_running())
-        return compare(disk->file, disk->base, format, err);
+        return compare(disk->file, disk->base, format, watch, err);
     struct broker_call call = {.args = {disk->file, disk->base, format}, .n_args = 3};
+    set_watch(&call, watch);
     return ask_broker(BROKER_COMPARE, &call, err);
 }
 

@@ -14,16 +14,24 @@
 #include "fs/sandbox/broker.h"
 #include "qcow/base/error.h"
 
+/* Who is told each second that it still works; NULL where nobody wants to know. */
+struct qemu_img_watch {
+    void (*on_wait)(void *ctx);
+    void *ctx;
+};
+
 /*
  * Writes what @disk's overlay holds into its base and empties the overlay; the base is on disk
  * before. Can be repeated whenever it was cut off.
  * 0; -EBUSY (somebody has one of them open), -ENOSPC, -EIO with what it said, -EOPNOTSUPP (there
  * is no qemu-img).
  */
-int qemu_img_commit(const struct change_disk *disk, struct error *err);
+int qemu_img_commit(const struct change_disk *disk, const struct qemu_img_watch *watch,
+                    struct error *err);
 
 /* 0 if overlay and base show the same bytes, 1 if they differ; else as above. */
-int qemu_img_compare(const struct change_disk *disk, struct error *err);
+int qemu_img_compare(const struct change_disk *disk, const struct qemu_img_watch *watch,
+                     struct error *err);
 
 /*
  * Deletes the internal snapshot @name of the image at @path, which no QEMU has open.

@@ -2,6 +2,7 @@
 #include "fs/sandbox/broker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,7 +22,7 @@
  * a socket for the answer, which is one message as well: the result, then a text, and perhaps a
  * descriptor.
  */
-enum { TASK_DETACH = N_BROKER_TASKS, CONTROL_FD = 3 };
+enum { TASK_DETACH = N_BROKER_TASKS, CONTROL_FD = 3, WAIT_MS = 1000 };
 
 struct request {
     uint32_t task;
@@ -228,8 +229,16 @@ static int fill_request(enum broker_task task, const struct broker_call *call,
     return 0;
 }
 
+static void wait_answer(int fd, const struct broker_call *call)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    while (call->on_wait && poll(&poll_fd, 1, WAIT_MS) <= 0)
+        call->on_wait(call->wait_ctx);
+}
+
 /* Sends, and waits for the answer. Bytes of the answer, or negative errno. */
-static ssize_t ask(struct request *request, size_t len, struct answer *answer, int *ret_fd)
+static ssize_t ask(const struct broker_call *call, struct request *request, size_t len,
+                   struct answer *answer, int *ret_fd)
 {
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
@@ -237,7 +246,10 @@ static ssize_t ask(struct request *request, size_t len, struct answer *answer, i
     auto_close int fd = fds[0];
     int r = send_message(control_fd, request, len, fds[1]);
     close(fds[1]); /* so that the end of the broker's copy is the end */
-    return r < 0 ? r : receive_message(fd, answer, sizeof(*answer), ret_fd);
+    if (r < 0)
+        return r;
+    wait_answer(fd, call);
+    return receive_message(fd, answer, sizeof(*answer), ret_fd);
 }
 
 int broker_do(enum broker_task task, struct broker_call *call, struct error *err)
@@ -250,7 +262,7 @@ int broker_do(enum broker_task task, struct broker_call *call, struct error *err
     int fd = -1;
     ssize_t n = fill_request(task, call, request, &len);
     if (n == 0)
-        n = ask(request, len, answer, &fd);
+        n = ask(call, request, len, answer, &fd);
     auto_close int passed_fd = fd;
     if (n < (ssize_t)offsetof(struct answer, text) + 1)
         return error_set(err, -EIO, "the broker process does not answer: %s",

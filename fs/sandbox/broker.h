@@ -35,6 +35,8 @@ struct broker_call {
     void *kept;
     const char *args[BROKER_ARGS_MAX];
     size_t n_args;
+    void (*on_wait)(void *wait_ctx); /* broker_do(): each second that it takes; NULL: not wanted */
+    void *wait_ctx;
     char *ret_text; /* malloc()ed, or NULL */
     int ret_fd;     /* or -1 */
 };

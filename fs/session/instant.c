@@ -102,8 +102,7 @@ static int undo_without_note(struct instant *instant, const struct error *why)
 static int step_note(void *ctx, const struct change *change, struct error *err)
 {
     struct instant *instant = ctx;
-    if (instant->is_cancelled)
-        instant->is_cancelled(instant->ctx); /* a step that was done is a sign of life */
+    instant->is_cancelled(instant->ctx); /* a step that was done is a sign of life */
     struct error why = {0};
     int r = journal_update(instant->entry, change, &why);
     if (r < 0 && instant->is_undoing && !file_is_shortage(r) &&
@@ -155,7 +154,7 @@ static int step_enter(void *ctx, struct change *change, struct error *err)
     struct instant *instant = ctx;
     if (lacks_room(instant))
         return error_set(err, -ENOSPC, "%s", instant->no_room.text);
-    if (instant->is_cancelled && instant->is_cancelled(instant->ctx))
+    if (instant->is_cancelled(instant->ctx))
         return error_set(err, -EINTR, "nobody waits for the instant any more");
     int r = freeze(instant, change, err);
     if (r < 0)
@@ -179,7 +178,7 @@ static void step_leave(void *ctx, struct change *change)
 static bool step_is_cancelled(void *ctx)
 {
     struct instant *instant = ctx;
-    return lacks_room(instant) || (instant->is_cancelled && instant->is_cancelled(instant->ctx));
+    return lacks_room(instant) || instant->is_cancelled(instant->ctx);
 }
 
 static struct change_steps steps_of(struct instant *instant)
@@ -300,7 +299,11 @@ static int thaw_at_last(struct instant *instant, struct error *err)
     instant->settle_ms = 0;
     log_warn("domain '%s': %s; waiting up to %u s for them to be thawed",
              instant->change->domain_name, err->text, ms / 1000);
-    int r = quiesce_settle(instant->quiesce, instant->change, &journal, ms, err);
+    int r = -ETIMEDOUT;
+    for (unsigned waited = 0; r == -ETIMEDOUT && waited < ms; waited += SETTLE_MS) {
+        instant->is_cancelled(instant->ctx); /* it is the agent that hangs, not this */
+        r = quiesce_settle(instant->quiesce, instant->change, &journal, SETTLE_MS, err);
+    }
     return r == -ETIMEDOUT ? -EAGAIN : r;
 }
 

@@ -24,7 +24,7 @@ struct instant {
     const struct registry_config *config; /* borrowed */
     /* The record before the instant was taken; reference. NULL: a daemon before us left it. */
     struct domain *domain;
-    /* Asked during long waits; may be NULL. */
+    /* Asked during long waits, which says that there is progress. */
     bool (*is_cancelled)(void *ctx);
     void *ctx;
 

@@ -12,8 +12,10 @@
  */
 enum { PHASES = 3 };
 
-static int64_t limit_ns(const struct registry_config *config)
+int64_t patience_limit_ns(const struct registry_config *config)
 {
+    if (config->timeout_ms == 0)
+        return INT64_MAX;
     int64_t ms = (int64_t)config->timeout_ms * PHASES;
     if (config->quiesce != QUIESCE_NEVER)
         ms += quiesce_limits_default.freeze_ms;
@@ -59,7 +61,7 @@ static void *run_patience(void *arg)
 {
     struct patience *patience = arg;
     struct registry *registry = patience->session->registry;
-    int64_t limit = limit_ns(&registry->config);
+    int64_t limit = patience_limit_ns(&registry->config);
     registry_lock(registry);
     while (!patience->is_over) {
         if (monotonic_ns() < patience->since_ns + limit)

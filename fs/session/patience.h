@@ -11,6 +11,9 @@
 
 #include "fs/session/session.h"
 
+/* How long the hypervisor may give no sign of life; INT64_MAX: for ever (no timeout=). */
+int64_t patience_limit_ns(const struct registry_config *config);
+
 struct patience {
     /* Immutable. */
     struct session *session;

@@ -47,17 +47,22 @@ void registry_recover(struct registry *registry, const struct journal_leftover *
     }
 }
 
+static bool is_untried(const struct slot *slot) REQUIRES(registry_role)
+{
+    return !STAILQ_EMPTY(&slot->left) || (slot->session && slot->session->is_untried);
+}
+
 size_t registry_await_recovery(struct registry *registry)
 {
     size_t n_left = 0;
     registry_lock(registry);
-    while (registry->n_untried > 0)
-        registry_wait(registry, &registry->changed);
+    while (registry->n_untried > 0 && registry_wait_alive_locked(registry, is_untried))
+        ;
     struct slot *slot;
     LIST_FOREACH(slot, &registry->slots, link)
     {
         const struct session *session = slot->session;
-        n_left += session && session->is_left && session->broken.code < 0;
+        n_left += session && session->is_left && (session->broken.code < 0 || session->is_untried);
         const struct left_change *left;
         STAILQ_FOREACH(left, &slot->left, link)
         n_left++;

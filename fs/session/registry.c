@@ -426,7 +426,7 @@ void registry_cancel(struct registry *registry, void *ctx)
     waiters_deliver(&answers);
 }
 
-/* ---- Events and the end ---- */
+/* ---- Events ---- */
 
 static void domain_changed_locked(struct session *session, enum domain_state state)
     REQUIRES(registry_role)
@@ -463,37 +463,5 @@ void registry_domain_gone(struct registry *registry, const char *domain_id)
         cond_wake_all(&slot->session->wake);
         session_end_locked(slot->session, -ESTALE, "the domain is gone");
     }
-    registry_unlock(registry);
-}
-
-static void shut_slot_locked(struct slot *slot, struct waiter_list *answers) REQUIRES(registry_role)
-{
-    static const char reason[] = "the file system is being unmounted";
-    struct error err;
-    error_set(&err, -ESHUTDOWN, "%s", reason);
-    slot_answer_all_locked(slot, &err, answers);
-    error_set(&err, -EIO, "%s", reason);
-    struct reader *reader;
-    LIST_FOREACH(reader, &slot->named, link)
-    reader_end(reader, &err);
-    if (!slot->session)
-        return;
-    session_end_locked(slot->session, -EIO, reason);
-    cond_wake_all(&slot->session->wake); /* a broken one tries again */
-}
-
-void registry_shutdown(struct registry *registry)
-{
-    struct waiter_list answers = TAILQ_HEAD_INITIALIZER(answers);
-    registry_lock(registry);
-    registry->is_shut = true;
-    struct slot *slot;
-    LIST_FOREACH(slot, &registry->slots, link)
-    shut_slot_locked(slot, &answers);
-    registry_unlock(registry);
-    waiters_deliver(&answers);
-    registry_lock(registry);
-    while (registry->n_threads > 0)
-        registry_wait(registry, &registry->changed);
     registry_unlock(registry);
 }

@@ -57,15 +57,20 @@ int registry_create(const struct registry_config *config, struct registry **ret_
 void registry_recover(struct registry *registry, const struct journal_leftover *leftovers,
                       size_t n);
 /*
- * Waits until each of them was tried at least once. The number of those that are not undone; their
- * reasons were logged.
+ * Waits until each of them was tried at least once, or all that were not hang in the hypervisor.
+ * The number of those that are not undone; their reasons were logged, those of the hanging ones
+ * are by registry_shutdown().
  */
 size_t registry_await_recovery(struct registry *registry);
 /*
- * No new opens (-ESHUTDOWN), readers get -EIO, every instant is released. Returns when all are;
- * this is the only call here that waits for libvirt. May be called again.
+ * No new opens (-ESHUTDOWN), readers get -EIO, every instant is released. Returns when all are, or
+ * when all that are not have shown no sign of life for three times `timeout_ms`; with the calls
+ * above, these are the only ones here that wait for libvirt. May be called again.
+ *
+ * The number of domains that were left so, each with a line in the log. Their threads still use the
+ * registry and what it borrows: none of that may be destroyed then, and the process has to end.
  */
-void registry_shutdown(struct registry *registry);
+size_t registry_shutdown(struct registry *registry);
 void registry_destroy(struct registry *registry); /* after shutdown and the last reader_close */
 
 /* What stat shows of an open disk; constant from open on. */

@@ -106,6 +106,8 @@ struct slot {
     struct session *session; /* the domain's instant, or NULL */
     uint64_t last_serial;    /* of the last instant that was taken */
     bool has_thread;
+    int64_t alive_ns;        /* monotonic: its thread's last sign of life */
+    bool is_given_up;        /* the end of all did not wait for it, and that was logged */
     struct waiter_list waiters;      /* for the session while TAKING, else for the one after it */
     STAILQ_HEAD(, left_change) left; /* of daemons before us, to be undone before anything else */
     struct reader_list named;        /* of named snapshots */
@@ -186,6 +188,14 @@ struct reader *reader_create_locked(struct session *session, size_t disk_idx, pi
 void reader_end(struct reader *reader, const struct error *end);
 /* Opens a named snapshot; the answer as registry_open() gives it. */
 void reader_open_named(struct registry *registry, const struct open_request *request);
+
+/*
+ * Waits for a thread to end, or for a first try of what was left; as long as any of the slots that
+ * @matters is true of has shown life in the time that patience_limit_ns() gives. False: they all
+ * hang, in a call that nobody can take back. shutdown.c
+ */
+bool registry_wait_alive_locked(struct registry *registry,
+                                bool (*matters)(const struct slot *slot)) REQUIRES(registry_role);
 
 /* From now on registry_record() gives the record that this session acts on. registry.c */
 void registry_note_record(struct session *session) EXCLUDES(registry_role);

@@ -61,8 +61,22 @@ void session_enter_locked(struct session *session, enum session_state next)
     log_debug("domain %s: instant %" PRIu64 ": %s -> %s", session->slot->id, session->serial,
               session_state_name(session->state), session_state_name(next));
     session->state = next;
+    session->slot->alive_ns = monotonic_ns();
     session_check_locked(session);
     cond_wake_all(&session->wake);
+}
+
+/* Nobody waits any more, or nobody may. Who asks is alive. */
+static bool is_unwanted(void *ctx)
+{
+    struct session *session = ctx;
+    registry_lock(session->registry);
+    session->slot->alive_ns = monotonic_ns();
+    if (session->patience)
+        patience_renew_locked(session->patience);
+    bool is_over = session->registry->is_shut || TAILQ_EMPTY(&session->slot->waiters);
+    registry_unlock(session->registry);
+    return is_over;
 }
 
 struct session *session_create_locked(struct slot *slot, enum session_state state)
@@ -75,6 +89,8 @@ struct session *session_create_locked(struct slot *slot, enum session_state stat
     session->serial = slot->last_serial + 1;
     session->state = state;
     session->instant.config = &slot->registry->config;
+    session->instant.is_cancelled = is_unwanted;
+    session->instant.ctx = session;
     session->refs = 1;
     LIST_INIT(&session->readers);
     cond_init(&session->wake);
@@ -203,23 +219,9 @@ static int prepare_disks(struct host *host, struct domain *domain, struct sessio
     return 0;
 }
 
-/* Nobody waits any more, or nobody may. Who asks is alive. */
-static bool is_unwanted(void *ctx)
-{
-    struct session *session = ctx;
-    registry_lock(session->registry);
-    if (session->patience)
-        patience_renew_locked(session->patience);
-    bool is_over = session->registry->is_shut || TAILQ_EMPTY(&session->slot->waiters);
-    registry_unlock(session->registry);
-    return is_over;
-}
-
 static int take(struct session *session, struct session_disk **ret_disks, struct error *err)
 {
     struct instant *instant = &session->instant;
-    instant->is_cancelled = is_unwanted;
-    instant->ctx = session;
     int r = record_find(instant->config->host, session->slot->id, &instant->domain, err);
     if (r == 0)
         r = instant_choose(instant, err);

@@ -294,6 +294,7 @@ int session_start_locked(struct slot *slot, struct error *err)
     if (r < 0)
         return error_set(err, -ENOMEM, "cannot start a thread: %s", strerrordesc_np(-r));
     slot->has_thread = true;
+    slot->alive_ns = monotonic_ns();
     registry->n_open++;
     registry->n_threads++;
     return 0;

@@ -30,6 +30,8 @@ struct fake_host {
     struct host_events events GUARDED_BY(lock);
     struct domain *domains[FAKE_DOMAINS_MAX] GUARDED_BY(lock);
     struct fake_verb_state verbs[N_FAKE_VERBS] GUARDED_BY(lock);
+    bool shows_life GUARDED_BY(lock);
+    unsigned n_signs GUARDED_BY(lock);
 };
 
 void *fake_need(void *ptr)
@@ -60,6 +62,43 @@ int fake_begin_verb(struct fake_host *fake, enum fake_verb verb)
     int fault = state->fault;
     mutex_unlock(&fake->lock);
     return fault;
+}
+
+int fake_begin_alive(struct fake_host *fake, enum fake_verb verb, const struct change_steps *steps)
+{
+    enum { SIGN_NS = 5000000 };
+    mutex_lock(&fake->lock);
+    struct fake_verb_state *state = &fake->verbs[verb];
+    state->begun++;
+    cond_wake_all(&fake->changed);
+    while (state->is_held) {
+        bool is_shown = fake->shows_life;
+        mutex_unlock(&fake->lock);
+        if (is_shown)
+            steps->is_cancelled(steps->ctx);
+        mutex_lock(&fake->lock);
+        fake->n_signs += is_shown;
+        if (state->is_held)
+            cond_wait_until(&fake->changed, &fake->lock, monotonic_ns() + SIGN_NS);
+    }
+    int fault = state->fault;
+    mutex_unlock(&fake->lock);
+    return fault;
+}
+
+void fake_host_show_life(struct fake_host *fake, bool is_wanted)
+{
+    mutex_lock(&fake->lock);
+    fake->shows_life = is_wanted;
+    mutex_unlock(&fake->lock);
+}
+
+unsigned fake_host_count_signs(struct fake_host *fake)
+{
+    mutex_lock(&fake->lock);
+    unsigned n = fake->n_signs;
+    mutex_unlock(&fake->lock);
+    return n;
 }
 
 void fake_end_verb(struct fake_host *fake, enum fake_verb verb)

@@ -46,6 +46,12 @@ void fake_host_fail(struct fake_host *fake, enum fake_verb verb, int code);
 /* From now on calls of that verb wait inside of it until let go. */
 void fake_host_hold(struct fake_host *fake, enum fake_verb verb);
 void fake_host_let_go(struct fake_host *fake, enum fake_verb verb);
+/*
+ * A merge that is held shows life meanwhile, every few milliseconds; fake_host_count_signs() says
+ * how often it did.
+ */
+void fake_host_show_life(struct fake_host *fake, bool is_wanted);
+unsigned fake_host_count_signs(struct fake_host *fake);
 /* Waits (at most 20 s, then aborts) until @n calls of that verb were begun, or had ended. */
 void fake_host_await_begun(struct fake_host *fake, enum fake_verb verb, unsigned n);
 void fake_host_await_ended(struct fake_host *fake, enum fake_verb verb, unsigned n);

@@ -121,7 +121,7 @@ static int fake_undo(struct host *host, struct change *change, const struct chan
     int r = steps->note(steps->ctx, change, err);
     if (r < 0)
         return r;
-    r = fake_begin_verb(fake, FAKE_MERGE);
+    r = fake_begin_alive(fake, FAKE_MERGE, steps);
     if (r < 0)
         error_set(err, r, "the fake host refuses the merge");
     else
