@@ -103,9 +103,8 @@ static int check_disk(const struct live *live, const struct disk *disk, struct e
     int r = live_check_block_job(live, disk->target, err);
     if (r < 0)
         return r;
-    const char *top = disk->n_layers > 0 ? strrchr(disk->layers[0].path, '/') : NULL;
     /* Who made it waits for the moment to merge it, which our job would put off. */
-    if (top && change_is_marked(top))
+    if (disk->n_layers > 0 && change_is_overlay(disk->layers[0].path))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is on an overlay of virtsnapfs, '%s'",
                          disk->target, live->name, disk->layers[0].path);

@@ -163,3 +163,14 @@ bool change_is_marked(const char *name)
             return true;
     return false;
 }
+
+bool change_is_overlay(const char *path)
+{
+    static const char suffix[] = ".overlay";
+    size_t len = strlen(path), end_len = strlen(suffix) + CHANGE_MARK_LEN;
+    if (len <= end_len || strcmp(path + len - strlen(suffix), suffix) != 0)
+        return false;
+    const char *mark = path + len - end_len;
+    return mark[-1] == '.' && strncmp(mark, CHANGE_MARK_PREFIX, strlen(CHANGE_MARK_PREFIX)) == 0 &&
+           is_mark(mark);
+}

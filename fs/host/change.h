@@ -92,3 +92,8 @@ char *change_file_path(const struct change *change, const char *base, const char
 
 /* True if @name (a snapshot's name, or a path) carries a mark of this program. */
 bool change_is_marked(const char *name);
+/*
+ * True if @path is an overlay of this program by its name, .MARK.overlay at its end. libvirt calls
+ * somebody's snapshot of a disk that is on one after it: IMAGE.MARK.NAME, and that is theirs.
+ */
+bool change_is_overlay(const char *path);

@@ -55,7 +55,7 @@ static bool are_names_same(const struct domain *before, const struct listing *li
 static size_t count_ours(const struct disk *disk)
 {
     size_t n = 0;
-    while (n < disk->n_layers && change_is_marked(disk->layers[n].path))
+    while (n < disk->n_layers && change_is_overlay(disk->layers[n].path))
         n++;
     return n;
 }

@@ -140,18 +140,12 @@ int overlay_xml_is_readonly(const char *domain_xml, const char *target, bool *re
     return r;
 }
 
-static bool is_our_overlay(const char *path)
-{
-    const char *suffix = strrchr(path, '.');
-    return suffix && strcmp(suffix, ".overlay") == 0 && change_is_marked(path);
-}
-
 static bool is_disk_on_ours(const xmlNode *disk)
 {
     const xmlNode *source = xml_child(disk, "source");
     auto_free char *file = NULL;
     struct error why = {0};
-    return source && xml_attr(source, "file", &file, &why) == 0 && file && is_our_overlay(file);
+    return source && xml_attr(source, "file", &file, &why) == 0 && file && change_is_overlay(file);
 }
 
 /* The disk of that target in @doc, if it is not on an overlay of ours. */

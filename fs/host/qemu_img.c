@@ -199,7 +199,7 @@ static int check_overlay(const struct broker_call *call, size_t n_args,
 {
     const char *overlay = call->n_args == n_args ? call->args[0] : "";
     const char *slash = strrchr(overlay, '/');
-    if (overlay[0] != '/' || call->args[1][0] != '/' || !change_is_marked(slash) ||
+    if (overlay[0] != '/' || call->args[1][0] != '/' || !change_is_overlay(overlay) ||
         !realpath(overlay, ret_real) || strcmp(strrchr(ret_real, '/'), slash) != 0)
         return error_set(err, -EPERM, "'%s' is no overlay of virtsnapfs", overlay);
     return check_outside(ret_real, call->ctx, err);

@@ -56,12 +56,6 @@ int snapshot_can(const struct domain *domain, struct error *err)
     return why.code;
 }
 
-static bool is_marked_file(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return change_is_marked(slash ? slash + 1 : path);
-}
-
 static int plan_disk(const struct live *live, const struct view *view, const char *target,
                      struct change *change, struct error *err)
 {
@@ -74,7 +68,7 @@ static int plan_disk(const struct live *live, const struct view *view, const cha
     if (r < 0)
         return r;
     const struct disk_layer *top = &disk->layers[0];
-    if (is_marked_file(top->path))
+    if (change_is_overlay(top->path))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is still on an overlay of virtsnapfs, '%s'",
                          target, live->name, top->path);

@@ -219,7 +219,7 @@ static bool is_current(const struct catalog *catalog, const struct domain *domai
 static bool is_merged_overlay(const struct disk *disk)
 {
     struct stat st;
-    return disk->n_layers > 0 && change_is_marked(disk->layers[0].path) &&
+    return disk->n_layers > 0 && change_is_overlay(disk->layers[0].path) &&
            stat(disk->layers[0].path, &st) < 0 && errno == ENOENT;
 }
 

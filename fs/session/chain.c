@@ -126,7 +126,7 @@ static int follow(struct host_image_ctx *ctx, struct chain *chain, struct error 
 struct disk chain_skip_overlays(const struct disk *disk)
 {
     struct disk view = *disk;
-    while (view.n_layers > 1 && change_is_marked(view.layers[0].path)) {
+    while (view.n_layers > 1 && change_is_overlay(view.layers[0].path)) {
         view.layers++;
         view.n_layers--;
     }

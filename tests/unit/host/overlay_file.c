@@ -102,6 +102,20 @@ static void a_name_is_marked_wherever_the_mark_stands(void **state)
 
 #define IN_SCRATCH(test) cmocka_unit_test_setup_teardown(test, scratch_setup, scratch_teardown)
 
+static void a_snapshot_called_after_an_overlay_is_none(void **state)
+{
+    (void)state;
+    assert_true(change_is_overlay("/d/a.img.virtsnapfs-0123456789abcdef.overlay"));
+    assert_true(change_is_overlay("/d/a.virtsnapfs-0123456789abcdef.s1.virtsnapfs-fedcba9876543210"
+                                  ".overlay"));
+    assert_false(change_is_overlay("/d/a.img.virtsnapfs-0123456789abcdef.s1"));
+    assert_false(change_is_overlay("/d/a.img.virtsnapfs-0123456789abcdef.s1.overlay"));
+    assert_false(change_is_overlay("/d/a.img.virtsnapfs-0123456789abcdef.delta"));
+    assert_false(change_is_overlay("/d/a.img.overlay"));
+    assert_false(change_is_overlay("virtsnapfs-0123456789abcdef.overlay"));
+    assert_false(change_is_overlay(""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +125,7 @@ int main(void)
         IN_SCRATCH(without_a_record_the_looks_count),
         IN_SCRATCH(a_loop_has_an_end),
         cmocka_unit_test(a_name_is_marked_wherever_the_mark_stands),
+        cmocka_unit_test(a_snapshot_called_after_an_overlay_is_none),
     };
     return cmocka_run_group_tests_name("host/overlay_file", tests, NULL, NULL);
 }
