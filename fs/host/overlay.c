@@ -224,6 +224,8 @@ int overlay_make(struct host *host, struct change *change, const struct change_s
         r = check_domain(&live, err);
     steps->leave(steps->ctx, change);
     if (r == 0)
+        r = overlay_check_placed(&live, change, err);
+    if (r == 0)
         live_refresh_record(&live);
     return r;
 }

@@ -125,10 +125,38 @@ int overlay_file_read(const struct change_disk *disk, int fd, struct overlay_con
     return r;
 }
 
+/* A header that is being written may be seen half. */
+static int inspect_used(const char *path, int fd, struct qcow_info *ret_info, struct error *err)
+{
+    enum { TRIES = 3 };
+    struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = (char *)path};
+    int r = -EIO;
+    for (int i = 0; i < TRIES && r < 0; i++)
+        r = qcow_inspect(&file, ret_info, err);
+    return r;
+}
+
+int overlay_file_find_base(const char *path, char **ret_base, enum qcow_format *ret_format,
+                           struct error *err)
+{
+    const struct change_disk disk = {.file = (char *)path};
+    auto_close int fd = overlay_file_open(&disk, err);
+    struct qcow_info info = {0};
+    int r = fd < 0 ? fd : inspect_used(path, fd, &info, err);
+    if (r < 0)
+        return r == -ENOENT ? -EIO : r;
+    if (!info.backing_name || !info.backing_format ||
+        qcow_format_parse(info.backing_format, ret_format) < 0)
+        r = error_set(err, -EIO, "overlay '%s' does not say what it is over", path);
+    else
+        r = file_resolve_ref(path, info.backing_name, ret_base, err);
+    qcow_info_fini(&info);
+    return r;
+}
+
 int overlay_file_has_snapshot(const struct change_disk *disk, bool *ret_has_snapshot,
                               struct error *err)
 {
-    enum { TRIES = 3 }; /* a header that is being written may be seen half */
     *ret_has_snapshot = false;
     auto_close int fd = overlay_file_open(disk, err);
     if (fd < 0)
@@ -136,11 +164,8 @@ int overlay_file_has_snapshot(const struct change_disk *disk, bool *ret_has_snap
     struct stat st;
     if (fstat(fd, &st) == 0 && st.st_size == 0)
         return 0; /* libvirt died between making and formatting it */
-    struct qcow_file file = {.fd = fd, .format = QCOW_FORMAT_QCOW2, .name = disk->file};
     struct qcow_info info = {0};
-    int r = -EIO;
-    for (int i = 0; i < TRIES && r < 0; i++)
-        r = qcow_inspect(&file, &info, err);
+    int r = inspect_used(disk->file, fd, &info, err);
     if (r < 0)
         return r;
     *ret_has_snapshot = info.n_snapshots > 0;

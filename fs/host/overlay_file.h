@@ -24,6 +24,13 @@ int overlay_file_read(const struct change_disk *disk, int fd, struct overlay_con
                       struct error *err);
 
 /*
+ * What the overlay at @path records as its base: an absolute path (caller frees), and its format.
+ * May be called while a guest writes to it. 0, -EIO, -EBADMSG, -ENOTSUP, -ENOMEM.
+ */
+int overlay_file_find_base(const char *path, char **ret_base, enum qcow_format *ret_format,
+                           struct error *err);
+
+/*
  * Has somebody made an internal snapshot in it, which would go with it? May be called while a guest
  * writes to it. 0 or negative errno.
  */

@@ -29,7 +29,21 @@ int overlay_plan_disk(const struct live *live, const struct disk *disk, struct c
 int overlay_make(struct host *host, struct change *change, const struct change_steps *steps,
                  struct error *err);
 
+/*
+ * Right after that: 0 if each overlay lies over what it was planned for, and libvirt put no other
+ * there; -EBUSY; -EIO and the like. overlay_stray.c
+ */
+int overlay_check_placed(const struct live *live, const struct change *change, struct error *err);
+
 /* ---- Taking them away ---- */
+
+/*
+ * Of a change whose making did not come to its end: adds the overlays that libvirt made beyond the
+ * planned ones, and takes from each overlay what it lies over. On disk before it returns.
+ * 0 or negative errno. overlay_stray.c
+ */
+int overlay_find_strays(const struct live *live, struct change *change,
+                        const struct change_steps *steps, struct error *err);
 
 enum overlay_place {
     OVERLAY_NOWHERE, /* no disk has it in its chain */

@@ -131,15 +131,26 @@ static int resume_guest(struct live *live, const struct change *change, struct e
     return 0;
 }
 
+/*
+ * libvirt may still have the call of a caller that was killed or cut off. What has come of it
+ * cannot be told without libvirt, nor be undone.
+ */
+static int look_at_made(struct live *live, struct change *change, const struct change_steps *steps,
+                        struct error *err)
+{
+    int r = live_attach(live, err);
+    if (r < 0)
+        return r == -ESTALE ? 0 : r;
+    power_wait_call(live, change);
+    return overlay_find_strays(live, change, steps, err);
+}
+
 int overlay_undo_all(struct host *host, struct change *change, const struct change_steps *steps,
                      struct error *err)
 {
     auto_live struct live live = live_of(host, change);
-    int first = 0;
     struct error ignored = {0};
-    /* libvirt may still have the call of a caller that was killed or cut off. */
-    if (!change->is_made && live_attach(&live, &ignored) == 0)
-        power_wait_call(&live, change);
+    int first = change->is_made ? 0 : look_at_made(&live, change, steps, err);
     for (size_t i = 0; i < change->n_disks; i++) {
         struct error why = {0};
         int r = undo_disk(host, change, &change->disks[i], steps, &why);

@@ -53,11 +53,14 @@ int overlay_xml_build(const char *domain_xml, const struct change *change, char 
     if (!root)
         return error_set(err, -ENOMEM, "out of memory");
     xmlDocSetRootElement(doc, root);
+    /* By this name libvirt calls what it puts over a disk that comes to the domain meanwhile. */
+    auto_free char *name = NULL;
+    if (asprintf(&name, "%s.overlay", change->mark) < 0)
+        return error_set(err, -ENOMEM, "out of memory");
     /* xmlNewTextChild escapes what xmlNewChild would take for entities. */
-    xmlNode *disks =
-        xmlNewTextChild(root, NULL, (const xmlChar *)"name", (const xmlChar *)change->mark)
-            ? xml_add_element(root, "disks")
-            : NULL;
+    xmlNode *disks = xmlNewTextChild(root, NULL, (const xmlChar *)"name", (const xmlChar *)name)
+                         ? xml_add_element(root, "disks")
+                         : NULL;
     if (!disks)
         return error_set(err, -ENOMEM, "out of memory");
     r = add_disks(disks, domain, change, err);

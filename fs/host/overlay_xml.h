@@ -12,8 +12,8 @@
 #include "qcow/base/error.h"
 
 /*
- * A <domainsnapshot> called @change->mark that puts the files of @change over its disks and leaves
- * every other disk alone.
+ * A <domainsnapshot> called MARK.overlay, by @change->mark, that puts the files of @change over its
+ * disks and leaves every other disk alone.
  *
  * @domain_xml  the domain's XML of the moment: libvirt takes a disk that is not listed for one to
  *              be snapshotted too, so all have to be named

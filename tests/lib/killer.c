@@ -32,9 +32,11 @@ enum { NOT_A_STEP = 0 };
 static void signal_named(const char *path, int signal)
 {
     FILE *file = fopen(path, "re");
-    int pid;
-    if (file && fscanf(file, "%d", &pid) == 1 && pid > 1)
+    int pid = 0;
+    if (file && fscanf(file, "%d", &pid) == 1 && pid > 1 && pid != getpid())
         kill(pid, signal);
+    else if (file && pid == getpid())
+        raise(signal); /* by this thread: with another to take it, this one would go on a while */
     if (file)
         fclose(file);
 }

@@ -47,7 +47,7 @@ static void escapes_what_xml_would_take_amiss(void **state)
     (void)state;
     char *xml;
     assert_int_equal(build(two_disks, "vda", "/o\"<&amp;'", &xml), 0);
-    assert_non_null(strstr(xml, "<name>virtsnapfs-&lt;&amp;b</name>"));
+    assert_non_null(strstr(xml, "<name>virtsnapfs-&lt;&amp;b.overlay</name>"));
     assert_non_null(strstr(xml, "file=\"/o&quot;&lt;&amp;amp;'\""));
     free(xml);
 }
