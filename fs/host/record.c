@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/host/capacity.h"
 #include "fs/host/external.h"
 #include "fs/host/fault.h"
 #include "fs/host/overlay_xml.h"
@@ -92,19 +93,24 @@ static int read_disks(virDomainPtr dom, const char *xml, struct domain *domain, 
     return 0;
 }
 
-/* The image of such a disk cannot be asked. Nothing comes of it if libvirt does not know either. */
-static void read_capacities(virDomainPtr dom, struct domain *domain)
+/*
+ * The image of such a disk cannot be asked. Nothing comes of it if libvirt does not know either; of
+ * a guest that does not answer, what was known before counts.
+ */
+static void read_capacities(virDomainPtr dom, const struct domain *before, struct domain *domain)
 {
     for (size_t i = 0; i < domain->n_disks && domain->state != DOMAIN_SHUTOFF; i++) {
         struct disk *disk = &domain->disks[i];
-        virDomainBlockInfo info;
+        struct error why = {0};
         if (!disk->is_remote || disk->n_layers > 0)
             continue;
-        if (virDomainGetBlockInfo(dom, disk->target, &info, 0) == 0)
-            disk->capacity = info.capacity;
-        else
+        int r = capacity_read(dom, disk->target, &disk->capacity, &why);
+        if (r < 0)
             log_debug("domain '%s': no size of disk '%s': %s", domain->name, disk->target,
-                      virGetLastErrorMessage());
+                      why.text);
+        const struct disk *known = before ? domain_find_disk(before, disk->target) : NULL;
+        if (r == -ETIMEDOUT && known && known->is_remote)
+            disk->capacity = known->capacity;
     }
 }
 
@@ -140,7 +146,7 @@ static int read_definition(virDomainPtr dom, const struct domain *before, struct
         r = read_disks(dom, live ? live : inactive, domain, err);
     if (r < 0)
         return r;
-    read_capacities(dom, domain);
+    read_capacities(dom, before, domain);
     domain->xml = inactive ? take_ptr(inactive) : take_ptr(live);
     domain->has_manager = xml_has_manager(domain->xml);
     return hide_overlays(before, domain, err);
