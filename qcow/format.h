@@ -85,6 +85,8 @@ enum { CLUSTER_BITS_MIN = 9, CLUSTER_BITS_MAX = 21, CLUSTER_BITS_MIN_EXTENDED = 
 enum { REFCOUNT_ORDER_MAX = 6 };
 enum { BACKING_NAME_MAX = 1023, BACKING_FORMAT_MAX = 15 };
 enum { SNAPSHOTS_MAX = 65536, SNAPSHOT_EXTRA_MAX = 1024 };
+/* What QEMU shows of longer ones (QEMUSnapshotInfo); the format has room for 64 KiB each. */
+enum { SNAPSHOT_ID_MAX = 127, SNAPSHOT_NAME_MAX = 255 };
 #define L1_BYTES_MAX (32ULL << 20)
 #define REFTABLE_BYTES_MAX (8ULL << 20)
 #define SNAPSHOT_TABLE_BYTES_MAX (64ULL << 20)

@@ -97,7 +97,10 @@ struct qcow_opener {
     void *ctx;
 };
 
-/* One internal snapshot. Strings are as in the image: any bytes but NUL, possibly empty. */
+/*
+ * One internal snapshot. Strings are as in the image: any bytes but NUL, possibly empty; cut to
+ * the length that QEMU shows (127 bytes of the id, 255 of the name).
+ */
 struct qcow_snapshot {
     char *id;
     char *name;

@@ -100,8 +100,11 @@ static int parse_entry(const struct source *src, const struct qcow_header *hdr, 
                          "'%s': snapshot table at %#" PRIx64 ": entry %" PRIu32
                          " has a disk of %" PRIu64 " bytes, too large",
                          src->name, hdr->snapshots_off, idx, snapshot->guest_size);
-    snapshot->id = strndup((const char *)extra + extra_len, id_len);
-    snapshot->name = strndup((const char *)extra + extra_len + id_len, name_len);
+    /* Cut: they are kept with each node that the kernel knows, so that `ls` would cost memory. */
+    snapshot->id =
+        strndup((const char *)extra + extra_len, (size_t)min_u64(id_len, SNAPSHOT_ID_MAX));
+    snapshot->name = strndup((const char *)extra + extra_len + id_len,
+                             (size_t)min_u64(name_len, SNAPSHOT_NAME_MAX));
     if (!snapshot->id || !snapshot->name) {
         qcow_snapshot_fini(snapshot);
         return error_set(err, -ENOMEM, "out of memory");

@@ -43,6 +43,7 @@ static void check_list(const struct image *image, const struct qcow_info *info, 
     for (size_t i = 0; i < info->n_snapshots; i++) {
         const struct qcow_snapshot *s = &info->snapshots[i];
         fuzz_check(s->id && s->name && s->guest_size % SECTOR_SIZE == 0);
+        fuzz_check(strlen(s->id) <= SNAPSHOT_ID_MAX && strlen(s->name) <= SNAPSHOT_NAME_MAX);
         fuzz_check(s->created.tv_nsec >= 0 && s->created.tv_nsec < 1000000000);
         fuzz_check(qcow_snapshot_is_same(s, s));
         if (i >= OPENED_MAX)

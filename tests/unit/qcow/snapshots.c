@@ -292,6 +292,14 @@ static void entries_are_padded_to_8_bytes(void **state)
     image_destroy(&image);
 }
 
+static void assert_begin(const char *found, const char *whole, size_t max)
+{
+    size_t len = strlen(whole);
+    assert_int_equal(strlen(found), len < max ? len : max);
+    assert_memory_equal(found, whole, strlen(found));
+}
+
+/* As much is kept of a name as QEMU shows. */
 static void long_tables_of_long_names_are_read_to_the_end(void **state)
 {
     (void)state;
@@ -300,7 +308,9 @@ static void long_tables_of_long_names_are_read_to_the_end(void **state)
     char *names[N];
     struct image_snapshot snapshots[N];
     for (int i = 0; i < N; i++) {
-        size_t len = i % 3 == 0 ? 65535 : (size_t)(i * 997 + 1);
+        size_t len = i % 3 == 0   ? 65535
+                     : i % 3 == 1 ? (size_t)(i * 997 + 1)
+                                  : (size_t)(115 + 4 * i);
         names[i] = malloc(len + 1);
         memset(names[i], 'a' + i % 26, len);
         names[i][len] = '\0';
@@ -310,8 +320,8 @@ static void long_tables_of_long_names_are_read_to_the_end(void **state)
     image_add_snapshots(&image, snapshots, N);
     struct list list = expect_list(&image, N);
     for (int i = 0; i < N; i++) {
-        assert_string_equal(list.items[i].id, names[i]);
-        assert_string_equal(list.items[i].name, names[i]);
+        assert_begin(list.items[i].id, names[i], 127);
+        assert_begin(list.items[i].name, names[i], 255);
         free(names[i]);
     }
     free_list(&list);
