@@ -175,8 +175,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info 
 static void op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t len, off_t off,
                        struct fuse_file_info *fi)
 {
-    (void)nodeid;
-    dir_read(req, len, off, fi);
+    dir_read(get_tree(req), req, get_inode(req, nodeid), len, off, fi);
 }
 
 /* No space of its own: zeros, so that df and monitoring leave it out. */

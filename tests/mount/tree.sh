@@ -53,6 +53,34 @@ assert_eq "$(find "$MNT" | wc -l)" $((1 + 6 * 5 + 12)) 'all that find sees'
 # A new image and a lost one show without a remount.
 truncate -s 512 "$T/images/new.raw"
 assert_eq "$(stat -c %s "$MNT/new.raw/snapshots/now.raw")" 512 'size of a new image'
+
+# Also to who keeps the folder open and begins it again: os.listdir() of a descriptor rewinds.
+python3 - "$MNT" "$T/images/newer.raw" <<'PY'
+import errno, os, sys
+mount, image = sys.argv[1:]
+fd = os.open(mount, os.O_RDONLY)
+before = set(os.listdir(fd))
+with open(image, "wb") as f:
+    f.truncate(512)
+came = set(os.listdir(fd)) - before
+if came != {"newer.raw"}:
+    sys.exit(f"came: {came}")
+os.unlink(image)
+if set(os.listdir(fd)) != before:
+    sys.exit("newer.raw is still listed")
+# A domain that goes away while its folder is open.
+gone = os.path.join(os.path.dirname(image), "gone.raw")
+with open(gone, "wb") as f:
+    f.truncate(512)
+folder = os.open(os.path.join(mount, "gone.raw"), os.O_RDONLY)
+os.listdir(folder)
+os.unlink(gone)
+try:
+    sys.exit(f"listed: {os.listdir(folder)}")
+except OSError as e:
+    if e.errno != errno.ESTALE:
+        raise
+PY
 rm "$T/images/plain"
 wait_for 5 bash -c "! ls '$MNT' | grep -qx plain" || fail "plain is still listed"
 wait_for 5 bash -c "! cat '$MNT/plain/snapshots/now.raw' 2>/dev/null" || fail "plain still opens"
