@@ -1,40 +1,46 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fs/fuse/interrupt.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 
 /* Between two looks at the signals of a thread, each of which costs a few system calls. */
 enum { ASK_INTERVAL_NS = 20 * 1000 * 1000 };
 
-/* NAME: in /proc/PID/status is followed by a tab and hex digits; all bits if there is none. */
-static uint64_t find_signals(const char *status, const char *name)
+static void close_file(FILE **file)
 {
-    const char *line = strstr(status, name);
-    return line ? strtoull(line + strlen(name), NULL, 16) : UINT64_MAX;
+    if (*file)
+        (void)fclose(*file); /* it was read only */
 }
 
-/* Those that wait and are not blocked; all bits if that cannot be told. */
+/* Hex digits follow @name and a tab; else @ret_signals stays as it is. */
+static void find_signals(const char *line, const char *name, uint64_t *ret_signals)
+{
+    if (strncmp(line, name, strlen(name)) == 0)
+        *ret_signals = strtoull(line + strlen(name), NULL, 16);
+}
+
+/*
+ * Those that wait and are not blocked; all bits if that cannot be told. By lines, which a long one
+ * (a user may be in thousands of groups) only makes more of.
+ */
 static uint64_t find_waiting(pid_t pid)
 {
-    char path[64], status[4096];
+    char path[64], line[256];
     snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, status, sizeof(status) - 1);
-    if (n < 0)
-        return UINT64_MAX;
-    status[n] = '\0';
-    uint64_t waiting = find_signals(status, "\nSigPnd:") | find_signals(status, "\nShdPnd:");
-    const char *blocked = strstr(status, "\nSigBlk:");
-    return waiting & ~(blocked ? find_signals(blocked, "\nSigBlk:") : 0);
+    __attribute__((cleanup(close_file))) FILE *file = fopen(path, "re");
+    uint64_t of_thread = UINT64_MAX, of_process = UINT64_MAX, blocked = 0;
+    while (file && fgets(line, sizeof(line), file)) {
+        find_signals(line, "SigPnd:", &of_thread);
+        find_signals(line, "ShdPnd:", &of_process);
+        find_signals(line, "SigBlk:", &blocked);
+    }
+    return (of_thread | of_process) & ~blocked;
 }
 
 bool interrupt_is_signal(pid_t pid)
