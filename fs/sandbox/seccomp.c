@@ -8,6 +8,7 @@
  */
 #include <asm/ioctls.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -144,6 +145,17 @@ static int add_ioctls(scmp_filter_ctx filter)
     return allow_values(filter, "ioctl", 1, requests, N_OF(requests));
 }
 
+/* Never those that have the kernel send signals to whom one likes (F_SETOWN, F_SETSIG). */
+static int add_fcntls(scmp_filter_ctx filter)
+{
+    static const uint32_t commands[] = {
+        F_DUPFD,     F_DUPFD_CLOEXEC, F_GETFD,      F_SETFD,      F_GETFL,
+        F_SETFL,     F_GETLK,         F_SETLK,      F_SETLKW,     F_OFD_GETLK,
+        F_OFD_SETLK, F_OFD_SETLKW,    F_GETPIPE_SZ, F_SETPIPE_SZ, F_GET_SEALS,
+    };
+    return allow_values(filter, "fcntl", 1, commands, N_OF(commands));
+}
+
 int seccomp_add_rules(scmp_filter_ctx filter, const struct sandbox_config *config, pid_t pid)
 {
     int r = 0;
@@ -155,7 +167,9 @@ int seccomp_add_rules(scmp_filter_ctx filter, const struct sandbox_config *confi
         r = add_threads(filter, pid);
     if (r == 0)
         r = add_memory(filter);
-    return r < 0 ? r : add_ioctls(filter);
+    if (r == 0)
+        r = add_ioctls(filter);
+    return r < 0 ? r : add_fcntls(filter);
 }
 
 /*

@@ -9,7 +9,7 @@
 #include "fs/sandbox/sandbox_internal.h"
 
 const char *const seccomp_allowed[] = {
-    /* descriptors */
+    /* descriptors; fcntl stands among the rules */
     "read",
     "readv",
     "pread64",
@@ -26,7 +26,6 @@ const char *const seccomp_allowed[] = {
     "dup",
     "dup2",
     "dup3",
-    "fcntl",
     "pipe",
     "pipe2",
     "poll",
@@ -126,7 +125,6 @@ const char *const seccomp_allowed[] = {
     "sched_getscheduler",
     "sched_get_priority_max",
     "sched_get_priority_min",
-    "sched_setaffinity",
     "sched_yield",
     "getpriority",
     "rt_sigaction",

@@ -218,6 +218,15 @@ static void reach_for_processes(const void *arg)
     MUST_FAIL(EPERM, kill(parent, 0)); /* with a sanitizer by Landlock, from version 6 on */
     MUST_FAIL(EPERM, ptrace(PTRACE_ATTACH, parent, NULL, NULL));
     MUST_FAIL(EPERM, syscall(SYS_rt_sigqueueinfo, parent, 0, NULL));
+    cpu_set_t first;
+    CPU_ZERO(&first);
+    CPU_SET(0, &first);
+    MUST_FAIL(EPERM, sched_setaffinity(parent, sizeof(first), &first));
+    /* The kernel would send it what it is told whenever there is something to read. */
+    struct f_owner_ex owner = {.type = F_OWNER_PID, .pid = parent};
+    MUST_FAIL(EPERM, fcntl(STDIN_FILENO, F_SETOWN, parent));
+    MUST_FAIL(EPERM, fcntl(STDIN_FILENO, F_SETOWN_EX, &owner));
+    MUST_FAIL(EPERM, fcntl(STDIN_FILENO, F_SETSIG, SIGKILL));
     MUST(kill(getpid(), 0) == 0 && pthread_kill(pthread_self(), 0) == 0);
 }
 
