@@ -9,10 +9,26 @@ mkdir "$T/images"
 make_qcow2 "$T/images/a.qcow2"
 oracle "$T/images/a.qcow2" qcow2 "$T/a.raw"
 
+is_tsan=''
+[[ ! $(ldd "${VIRTSNAPFS##* }") =~ libtsan ]] || is_tsan=yes
+
+# threads_of PROCESS: but for one of the thread sanitizer's own, the second, which it begins in a process
+# that was forked before that can confine itself. (Capabilities are given up by one thread for itself.)
+threads_of() {
+    local threads
+    threads=$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -n)
+    if [[ -n $is_tsan && $1 != "$PID" ]]; then
+        threads=$(sed 2d <<<"$threads")
+    fi
+    echo "$threads"
+}
+
 # limit_of PROCESS NAME: of /proc/PID/status, the same for all threads.
 limit_of() {
-    local values
-    values=$(cat "/proc/$1/task/"*/status | sed -n "s/^$2:\t//p" | sort -u)
+    local values thread
+    values=$(for thread in $(threads_of "$1"); do
+        sed -n "s/^$2:\t//p" "/proc/$1/task/$thread/status"
+    done | sort -u)
     assert_eq "$(wc -l <<<"$values")" 1 "$2 of all threads: $values"
     echo "$values"
 }
