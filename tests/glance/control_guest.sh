@@ -25,7 +25,7 @@ domain_define fed18 "$(disk_xml "$T/disks/fed18.qcow2" qcow2 vda)" \
 virsh start fed18
 # Freed memory goes back at once, sanitizer or not.
 ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=1 \
-    mount_start qemu:///system -o 'live=overlay,linger=0,quiesce=never,cache=8M'
+    mount_start qemu:///system -o "live=overlay,linger=0,quiesce=never,cache=8M,join=$((60 * DEADLINE_FACTOR))"
 D=$MNT/fed18
 wait_for 20 state_is fed18 running || fail 'fed18 is not running'
 guest_io fed18 0 "write -P 1 1G $((DATA / 4))M" flush

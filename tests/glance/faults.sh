@@ -35,7 +35,7 @@ spoilt() {
     local found patience=5
     [[ $2 != *' silent' ]] || patience=2
     at "$1" "spoil $2"
-    glance -s $patience upload image raw "$T/disk"
+    glance -s $((patience * DEADLINE_FACTOR)) upload image raw "$T/disk"
     assert_match "$OUT" "^$3" "$1: $2"
     wait_spoilt "$1: $2"
     at "$1" free
@@ -88,7 +88,7 @@ spoilt glance "$ALWAYS $SHOW lie (\"checksum\":.\").... \\1-no-" 'OK' # the bett
 
 # ---- Glance: even the deletion ----
 at glance "spoil $ALWAYS $DELETE silent"
-glance_begin 100000 -s 2 upload image raw "$T/disk"
+glance_begin 100000 -s $((2 * DEADLINE_FACTOR)) upload image raw "$T/disk"
 glance_tell fail
 glance_end
 assert_match "$OUT" "image $IMAGE may be left there" 'a deletion that is not answered'
@@ -100,7 +100,7 @@ mkdir "$T/images"
 make_qcow2 "$T/images/a.qcow2"
 make_qcow2 "$T/images/b.qcow2"
 oracle "$T/images/b.qcow2" qcow2 "$T/b.raw"
-mount_start "dir:$T/images" -o 'timeout=2,linger=0'
+mount_start "dir:$T/images" -o "timeout=$((2 * DEADLINE_FACTOR)),linger=0"
 D=$MNT/a.qcow2
 for service in keystone glance; do
     case $service in
@@ -110,8 +110,8 @@ for service in keystone glance; do
     bash -c 'echo "now '$service' --poll" >"$1"' - "$D/upload" 2>"$T/said" &
     writer=$!
     wait_spoilt "$service"
-    timeout 20 cmp "$MNT/b.qcow2/snapshots/now.raw" "$T/b.raw" || fail "$service: another file hangs"
-    timeout 20 cat "$D/status" "$D/upload" >/dev/null || fail "$service: status hangs"
+    timeout $((20 * DEADLINE_FACTOR)) cmp "$MNT/b.qcow2/snapshots/now.raw" "$T/b.raw" || fail "$service: another file hangs"
+    timeout $((20 * DEADLINE_FACTOR)) cat "$D/status" "$D/upload" >/dev/null || fail "$service: status hangs"
     is_gone_or_zombie "$writer" && fail "$service: nothing was waited for"
     wait_for 60 is_gone_or_zombie "$writer" || fail "$service: the writer waits for ever"
     ! wait "$writer" || fail "$service: an upload without an answer"

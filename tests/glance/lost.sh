@@ -65,7 +65,7 @@ assert_sent "$T/small" 'the answer to PUT is lost'
 # Nothing moves, and Glance does not notice: the image is stuck, and another one takes its place.
 relay mute 1000000
 n_cut=$(count cut "$RELAY_OUT")
-glance_begin 500000 -s 5 upload image raw "$T/large"
+glance_begin 500000 -s $((5 * DEADLINE_FACTOR)) upload image raw "$T/large"
 glance_tell go
 wait_for 30 relay_has_cut $((n_cut + 1)) || fail 'the relay does not stop'
 relay free
@@ -77,7 +77,7 @@ assert_sent "$T/large" 'stands still once'
 # It is cancelled promptly where nothing moves.
 relay mute 1000000
 n_cut=$(count cut "$RELAY_OUT")
-glance_begin 500000 -s 60 upload image raw "$T/large"
+glance_begin 500000 -s $((60 * DEADLINE_FACTOR)) upload image raw "$T/large"
 glance_tell go
 wait_for 30 relay_has_cut $((n_cut + 1)) || fail 'the relay does not stop'
 kill -USR1 "$CALL_PID"
@@ -87,7 +87,7 @@ assert_match "$OUT" '^EINTR cancelled$' 'cancelled while nothing moves'
 assert_no_images 'cancelled while nothing moves'
 
 # Glance is killed, and comes back: it has forgotten that somebody was sending.
-glance_begin 1500000 -s 60 upload image raw "$T/disk"
+glance_begin 1500000 -s $((60 * DEADLINE_FACTOR)) upload image raw "$T/disk"
 stuck=$(list_images)
 glance_kill
 glance_launch
@@ -99,7 +99,7 @@ assert_eq "$(count '^replaced' "$T/out")" 1 'replaced'
 assert_sent "$T/disk" 'Glance was killed'
 
 # It does not come back: then the words say what may be left.
-glance_begin 1500000 -s 5 upload image raw "$T/disk"
+glance_begin 1500000 -s $((5 * DEADLINE_FACTOR)) upload image raw "$T/disk"
 glance_kill
 glance_tell go
 glance_end

@@ -11,7 +11,8 @@ guest_wait_agent files
 
 # agent VERB DOMAIN: sets outcome and reason.
 agent() {
-    "$AGENTCALL" "$@" >"$T/outcome"
+    # shellcheck disable=SC2086
+    ${VIRTSNAPFS_WRAPPER:-} "$AGENTCALL" "$@" >"$T/outcome"
     read -r outcome reason <"$T/outcome"
 }
 

@@ -25,7 +25,7 @@ describe() {
 recover() {
     local status=0
     # shellcheck disable=SC2086
-    timeout 200 $VIRTSNAPFS --recover -o "state=$T/state" qemu:///system \
+    timeout $((200 * DEADLINE_FACTOR)) $VIRTSNAPFS --recover -o "state=$T/state" qemu:///system \
         </dev/null >"$T/log.recover" 2>&1 || status=$?
     assert_eq "$status" "$1" "exit status of --recover ($(cat "$T/log.recover"))"
     LOG=$T/log.recover assert_no_sanitizer_report
@@ -136,7 +136,7 @@ status_value guest '"\n".join(s["leftovers"][0]["commands"])' >"$T/commands"
 sed -n 's/.*if the domain is on: //p' "$T/commands" >"$T/commands.sh"
 assert_eq "$(wc -l <"$T/commands.sh")" 2 "commands in '$(cat "$T/commands")'"
 while read -r command; do
-    timeout 60 setsid --wait bash -c "$command" </dev/null >/dev/null || fail "$command"
+    timeout $((60 * DEADLINE_FACTOR)) setsid --wait bash -c "$command" </dev/null >/dev/null || fail "$command"
 done <"$T/commands.sh"
 has_nothing_left() {
     [[ $(status_value guest 's["leftovers"]') == '[]' ]]

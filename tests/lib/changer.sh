@@ -10,6 +10,7 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/host.sh"
 : "${CHANGER:?is not set: run this by meson test, or set it to the program}"
+CHANGER="${VIRTSNAPFS_WRAPPER:+$VIRTSNAPFS_WRAPPER }$CHANGER"
 
 CHANGER_PID='' CHANGER_IN=''
 

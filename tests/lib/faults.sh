@@ -117,16 +117,16 @@ holder_end() {
 # The other domain is listed and read, also what is not in the kernel's cache, and so is `status`.
 check_others() {
     local name
-    timeout 60 ls -lR "$MNT" >"$T/ls" || fail "ls hangs: $(cat "$T/ls")"
+    timeout $((60 * DEADLINE_FACTOR)) ls -lR "$MNT" >"$T/ls" || fail "ls hangs: $(cat "$T/ls")"
     for name in guest other; do
         [[ $name == other || ${fault:-} != guest-@(undefined|renamed) ]] || continue # not there
-        timeout 60 cat "$MNT/$name/status" "$MNT/$name/domain.xml" >/dev/null || fail "status of $name hangs"
+        timeout $((60 * DEADLINE_FACTOR)) cat "$MNT/$name/status" "$MNT/$name/domain.xml" >/dev/null || fail "status of $name hangs"
     done
-    timeout 60 dd "if=$MNT/other/snapshots/s1.raw" bs=1M iflag=direct status=none |
+    timeout $((60 * DEADLINE_FACTOR)) dd "if=$MNT/other/snapshots/s1.raw" bs=1M iflag=direct status=none |
         cmp - "$T/other.raw" || fail 'a snapshot of the other domain cannot be read'
     # By a lock of ours, for which nobody else is needed.
     [[ -n $is_cold ]] ||
-        timeout 60 cmp "$MNT/other/snapshots/now.raw" "$T/other.raw" ||
+        timeout $((60 * DEADLINE_FACTOR)) cmp "$MNT/other/snapshots/now.raw" "$T/other.raw" ||
         fail 'now.raw of the other domain cannot be read'
 }
 

@@ -21,7 +21,7 @@ export LIBVIRT_DEFAULT_URI=qemu:///system
 
 # In a session of its own: with a terminal virsh looks for a polkit agent.
 virsh() {
-    timeout 120 setsid --wait virsh -q "$@" </dev/null
+    timeout $((120 * DEADLINE_FACTOR)) setsid --wait virsh -q "$@" </dev/null
 }
 
 libvirtd_start() {

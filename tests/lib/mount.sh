@@ -16,15 +16,22 @@ set -euo pipefail
 LIB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${VIRTSNAPFS:?is not set: run this by meson test, or set it to the program}"
 
-# What the program runs under, such as valgrind.
-VIRTSNAPFS="${VIRTSNAPFS_WRAPPER:+$VIRTSNAPFS_WRAPPER }$VIRTSNAPFS"
-
 export PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
 READY_DEADLINE_S=${READY_DEADLINE_S:-60}
+# All deadlines are times this, where what is tested runs under something slow.
+DEADLINE_FACTOR=${DEADLINE_FACTOR:-1}
 
 # $T is this test's own. QEMU runs as another user and has to get to the images in it.
 T=$(mktemp -d "${TMPDIR:-/tmp}/virtsnapfs-test.XXXXXX")
 chmod 755 "$T"
+
+# What the program runs under: valgrind. Each process, of whatever user, writes to a file of its own
+# what was found in it, since nobody sees the exit status of a daemon, of the broker and its children.
+if [[ -n ${VIRTSNAPFS_WRAPPER:-} ]]; then
+    VIRTSNAPFS="$VIRTSNAPFS_WRAPPER $VIRTSNAPFS"
+    mkdir -m 1777 "$T/valgrind"
+    export VALGRIND_OPTS="--log-file=$T/valgrind/%p"
+fi
 
 # Of the mount started last; @mounts and @pids hold all of this test.
 MNT='' LOG='' PID=''
@@ -50,6 +57,10 @@ cleanup() {
         kill -KILL "${pids[i]}" 2>/dev/null
         wait "${pids[i]}" 2>/dev/null
     done
+    if ((status == 0)) && print_valgrind_reports; then
+        echo 'FAILED: valgrind complained' >&2
+        status=1
+    fi
     if ((status != 0 && status != 77)); then
         for i in "$T"/log.*; do
             [[ -e $i ]] && echo "--- $(basename "$i")" && tail -n 100 "$i"
@@ -93,7 +104,7 @@ is_mounted() {
 
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + $1 * DEADLINE_FACTOR))
     shift
     until "$@"; do
         ((SECONDS < deadline)) || return 1
@@ -188,6 +199,14 @@ assert_no_sanitizer_report() {
     if grep -E 'ERROR: [A-Za-z]+Sanitizer|runtime error:|WARNING: ThreadSanitizer' "$LOG"; then
         fail "a sanitizer complained"
     fi
+    if print_valgrind_reports; then
+        fail 'valgrind complained'
+    fi
+}
+
+# Of all processes up to now. False if there are none.
+print_valgrind_reports() {
+    [[ -d $T/valgrind ]] && grep -rhE '^==[0-9]+== ' "$T/valgrind"
 }
 
 # assert_eq FOUND WANTED WHAT

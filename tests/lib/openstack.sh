@@ -345,7 +345,8 @@ assert_no_images() {
 # glance VERB...: glancecall.c; all it said is in $T/out, the last line in $OUT. Fails never.
 glance() {
     n_calls=$((${n_calls:-0} + 1))
-    "$GLANCECALL" "$@" >"$T/out" 2>"$T/log.call.$n_calls" </dev/null || true
+    # shellcheck disable=SC2086
+    ${VIRTSNAPFS_WRAPPER:-} "$GLANCECALL" -s $((10 * DEADLINE_FACTOR)) "$@" >"$T/out" 2>"$T/log.call.$n_calls" </dev/null || true
     check_call
 }
 
@@ -368,7 +369,8 @@ glance_begin() { # AT VERB...
     local pipe=$T/call.$n_calls at=$1
     shift
     mkfifo "$pipe"
-    "$GLANCECALL" -p "$at" "$@" <"$pipe" >"$T/out" 2>"$T/log.call.$n_calls" &
+    # shellcheck disable=SC2086
+    ${VIRTSNAPFS_WRAPPER:-} "$GLANCECALL" -s $((10 * DEADLINE_FACTOR)) -p "$at" "$@" <"$pipe" >"$T/out" 2>"$T/log.call.$n_calls" &
     CALL_PID=$!
     exec {CALL_IN}>"$pipe"
     wait_for 60 is_paused || fail "it does not get to byte $at: $(cat "$T/out")"

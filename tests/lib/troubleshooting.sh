@@ -39,7 +39,7 @@ ends() {
     local wanted=$1 status=0
     shift
     # shellcheck disable=SC2086
-    timeout 60 $VIRTSNAPFS "$@" >/dev/null 2>"$T/said" </dev/null || status=$?
+    timeout $((60 * DEADLINE_FACTOR)) $VIRTSNAPFS "$@" >/dev/null 2>"$T/said" </dev/null || status=$?
     assert_eq "$status" "$wanted" "exit status of $*: $(<"$T/said")"
     on_page "$(tail -n 1 "$T/said")"
     grep -Fq "| \`$(tail -n 1 "$T/found")\` | $status |" "$LIB_DIR/../../docs/troubleshooting.md" ||

@@ -51,8 +51,9 @@ refused() {
 }
 
 assert_no_secrets() {
-    cat "$LOG" "$MNT"/*/status "$MNT"/*/upload "/proc/$PID/cmdline" "/proc/$PID/environ" \
-        >"$T/shown-all"
+    cat "$LOG" "$MNT"/*/status "$MNT"/*/upload "/proc/$PID/cmdline" >"$T/shown-all"
+    # valgrind gives the program a copy of its own environment, and the kernel shows valgrind's.
+    [[ -n ${VIRTSNAPFS_WRAPPER:-} ]] || cat "/proc/$PID/environ" >>"$T/shown-all"
     if grep -aE 'of-(snap|admin|credential)|gAAAA' "$T/shown-all"; then
         fail 'a secret was shown'
     fi

@@ -11,7 +11,7 @@ run() {
     local wanted=$1 status=0
     shift
     # shellcheck disable=SC2086
-    timeout 60 $VIRTSNAPFS "$@" >"$T/out" 2>"$T/err" </dev/null || status=$?
+    timeout $((60 * DEADLINE_FACTOR)) $VIRTSNAPFS "$@" >"$T/out" 2>"$T/err" </dev/null || status=$?
     [[ $status == "$wanted" ]] || fail "status $status, wanted $wanted: virtsnapfs $*: $(cat "$T/err")"
 }
 says() {

@@ -59,7 +59,7 @@ refuses() {
     for foreground in '' -f; do
         status=0
         # shellcheck disable=SC2086
-        timeout 60 $VIRTSNAPFS $foreground -o "state=$T/state" "$1" "$T/empty" </dev/null >"$T/err" 2>&1 ||
+        timeout $((60 * DEADLINE_FACTOR)) $VIRTSNAPFS $foreground -o "state=$T/state" "$1" "$T/empty" </dev/null >"$T/err" 2>&1 ||
             status=$?
         assert_eq "$status" 2 "status without the full program"
         assert_match "$(<"$T/err")" "error: cannot run '$full'.*No such file" 'what it says'
@@ -85,7 +85,8 @@ mount_start "dir:$T/images"
 assert_runs "$build/fs/full/virtsnapfs" 'program for a folder and a cloud'
 assert_serves_folder
 assert_errno ECONNREFUSED write "$MNT/a.qcow2/upload" now
-if grep -qz 'OS_PASSWORD=p' "/proc/$PID/environ"; then
+# (valgrind gives the program a copy of its own environment, and the kernel shows valgrind's.)
+if [[ -z ${VIRTSNAPFS_WRAPPER:-} ]] && grep -qz 'OS_PASSWORD=p' "/proc/$PID/environ"; then
     fail 'the password is still in the environment'
 fi
 mount_stop

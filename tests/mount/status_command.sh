@@ -103,7 +103,7 @@ show --watch --json >"$T/watched" &
 watcher=$!
 wait_for 60 test -s "$T/watched" || fail 'nothing was watched'
 mount_stop
-timeout 60 tail --pid="$watcher" -f /dev/null
+timeout $((60 * DEADLINE_FACTOR)) tail --pid="$watcher" -f /dev/null
 wait "$watcher" || fail "--watch ended with $?"
 head -1 "$T/watched" | python3 -c 'import json, sys; assert len(json.loads(sys.stdin.readline())["domains"]) == 3'
 

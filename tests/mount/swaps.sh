@@ -84,7 +84,7 @@ python3 "$T/swap.py" "$T/images" "$T/outside" "$T/spare" >"$T/begun" &
 swapper=$!
 pids+=("$swapper")
 head -n 1 "$T/begun" >/dev/null
-timeout 200 python3 "$T/read.py" "$MNT" || fail 'bytes of another file, or a hang'
+timeout $((200 * DEADLINE_FACTOR)) python3 "$T/read.py" "$MNT" || fail 'bytes of another file, or a hang'
 kill "$swapper"
 wait "$swapper" 2>/dev/null || true
 unset 'pids[-1]'
