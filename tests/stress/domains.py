@@ -13,7 +13,7 @@ import os
 import re
 import time
 
-from world import Failure, is_alive, must_run, read_pid
+from world import Failure, is_alive, must_run
 
 MIB = 1 << 20
 SIZE = 6 * MIB
@@ -106,13 +106,22 @@ class Domain:
         is_known, text = self.libvirt.virsh("domstate", self.name)
         return text if is_known else ""
 
-    def pid(self):
-        return read_pid(f"/run/libvirt/qemu/{self.name}.pid")
+    def qemus(self):
+        """Processes that run this guest, whether libvirt knows of them or not."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as f:
+                    words = f.read().split(b"\0")
+            except OSError:
+                continue
+            if any(word.startswith(f"guest={self.name},".encode()) for word in words) and \
+                    any(self.world.folder.encode() in word for word in words):
+                yield int(pid)
 
     def pull_the_plug(self):
-        """QEMU is killed: for a guest that libvirt has lost sight of."""
-        pid = self.pid()
-        if is_alive(pid):
+        """QEMU is killed: for a guest that libvirt has lost sight of, also altogether: 9.0 cannot
+        load what it wrote down itself as a commit ended (mirror job '')."""
+        for pid in self.qemus():
             self.world.disturb("QEMU killed", self.name)
             self.world.count("QEMU killed, as libvirt had lost the guest")
             os.kill(pid, 9)
