@@ -6,6 +6,7 @@
 : "${tree:?}" "${program:?}"
 
 last='' # command shown last
+step='' # heading shown last
 # What the clean-up has to undo; set when it is there to be undone.
 work='' domain='' uuid='' mounted='' kvm_lent=''
 pids=() # daemons that we started, in the order to stop them
@@ -16,6 +17,7 @@ bold='' plain=''
 [ ! -t 1 ] || { bold=$'\e[1m' plain=$'\e[0m'; }
 
 heading() {
+    step=$*
     printf '\n%s%s%s\n' "$bold" "$*" "$plain"
 }
 
@@ -151,6 +153,10 @@ clean_up() {
     done
     [ -z "$kvm_lent" ] || { chgrp root /dev/kvm && chmod 600 /dev/kvm; }
     [ -z "$work" ] || rm -rf --one-file-system "$work"
+    if ((status > 0)); then
+        echo "quickstart: ended within \"$step\"; what is above it worked. The domain, its disks and the mount" \
+            'are removed again; packages and the build stay, so another run is quicker.' >&2
+    fi
     exit "$status"
 }
 
