@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,36 @@ static ssize_t read_verdict(int fd, unsigned char *ret_status)
     return n;
 }
 
+static pid_t server;
+
+static void pass_on(int number)
+{
+    kill(server, number);
+    raise(number); /* its handler is reset: this ends us on return */
+}
+
+/*
+ * A start that hangs, as libvirt does, keeps nobody waiting: a signal ends the parent at once. The
+ * child has it pending then, and ends instead of serving.
+ */
+static void let_signals_end_us(pid_t child)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    const struct sigaction action = {.sa_handler = pass_on, .sa_flags = (int)SA_RESETHAND};
+    sigset_t set;
+    sigemptyset(&set);
+    server = child;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        struct sigaction before;
+        if (sigaction(numbers[i], NULL, &before) < 0 || before.sa_handler == SIG_IGN)
+            continue; /* nohup(1) */
+        sigaction(numbers[i], &action, NULL);
+        sigaddset(&set, numbers[i]);
+    }
+    /* lint: clang-tidy/concurrency-mt-unsafe: the parent has no other thread */
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* _exit, since what atexit handlers would flush or free belongs to the child as well. */
 static _Noreturn void leave_with_verdict(int fd, pid_t child)
 {
@@ -63,6 +94,7 @@ int daemon_fork(struct daemon *ret_daemon, struct error *err)
         return error_set(err, -errno, "cannot fork: %s", strerrordesc_np(errno));
     if (child > 0) {
         close(take_fd(to_parent));
+        let_signals_end_us(child);
         leave_with_verdict(from_child, child);
     }
     ret_daemon->verdict_fd = take_fd(to_parent);

@@ -24,7 +24,8 @@ int daemon_open_streams(void);
 /*
  * Returns in the child only. The parent waits for the verdict and leaves with it: the child's exit
  * status, or 2 if the child died without one. Until it is ready the child shares the terminal, so
- * its messages are seen. 0, or negative errno if there is no child.
+ * its messages are seen. Signals that the child is to end by end the parent at once, and the child
+ * when it can take them. 0, or negative errno if there is no child.
  */
 int daemon_fork(struct daemon *ret_daemon, struct error *err);
 

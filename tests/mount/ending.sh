@@ -88,3 +88,47 @@ mount_start_at "dir:$T/images"
 assert_same_bytes "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
 assert_eq "$(grep -c " $MNT " /proc/self/mountinfo)" 1 'mounts at that place'
 mount_stop
+
+# A start that hangs: the signal ends what a person waits for at once, and what is left of it as soon as
+# libvirt says anything; nothing is mounted.
+python3 - "$T" $VIRTSNAPFS <<'PY'
+import os, signal, socket, subprocess, sys
+
+folder, *program = sys.argv[1:]
+mountpoint = folder + "/mnt.hung"
+os.mkdir(mountpoint)
+with socket.socket(socket.AF_UNIX) as libvirt:
+    libvirt.bind(folder + "/hung")
+    libvirt.listen()
+    libvirt.settimeout(60)
+    for number, is_ignored in ((signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGHUP, True)):
+        before = signal.signal(number, signal.SIG_IGN) if is_ignored else None
+        start = subprocess.Popen([*program, "-o", f"timeout=1h,state={folder}/state",
+                                  f"qemu:///system?socket={folder}/hung", mountpoint],
+                                 restore_signals=False, stderr=subprocess.DEVNULL)
+        if is_ignored:
+            signal.signal(number, before)
+        connection = libvirt.accept()[0]
+        connection.recv(1)
+        start.send_signal(number)
+        if is_ignored:  # as by nohup(1)
+            try:
+                sys.exit(f"an ignored signal ended it: {start.wait(2)}")
+            except subprocess.TimeoutExpired:
+                connection.close()
+                status = start.wait(60)
+                if status != 3:
+                    sys.exit(f"a libvirt that hangs up: status {status}")
+                continue
+        try:
+            status = start.wait(60)
+        except subprocess.TimeoutExpired:
+            sys.exit(f"{number} does not end a start that hangs")
+        connection.close()
+        if status != -number:
+            sys.exit(f"{number}: status {status}")
+if os.path.ismount(mountpoint):
+    sys.exit("something is mounted")
+PY
+MNT=$T/mnt.hung
+wait_for 60 is_served_by_none || fail 'what a person has given up goes on'
