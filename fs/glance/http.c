@@ -324,12 +324,17 @@ static void set_options(struct http *http, struct exchange *x)
     set_method(easy, x);
 }
 
-/* Bytes that went either way. */
-static int64_t count_moved(CURL *easy)
+/*
+ * Bytes that went either way; as long as there is data to be sent, of that alone: a server that takes
+ * none of it may say "100 Continue" for ever.
+ */
+static int64_t count_moved(CURL *easy, bool is_sending)
 {
     curl_off_t up = 0, down = 0;
     long head = 0;
     curl_easy_getinfo(easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    if (is_sending)
+        return up;
     curl_easy_getinfo(easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
     curl_easy_getinfo(easy, CURLINFO_HEADER_SIZE, &head);
     return up + down + head;
@@ -359,11 +364,11 @@ static int drive(struct http *http, struct exchange *x, const struct glance_canc
             *ret_code = msg->data.result;
             return 0;
         }
-        int64_t now = monotonic_ns(), moved_now = count_moved(http->easy);
+        bool is_sent = upload && x->n_sent == upload->size;
+        int64_t now = monotonic_ns(), moved_now = count_moved(http->easy, upload && !is_sent);
         if (moved_now != moved)
             since = now;
         moved = moved_now;
-        bool is_sent = upload && x->n_sent == upload->size;
         if (upload && !is_sent)
             sent_ns = now;
         /* An answer that comes drop by drop moves, too. */

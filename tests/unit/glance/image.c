@@ -91,11 +91,16 @@ static void finish(void)
     server_finish(&server);
 }
 
+static uint64_t body_size = DATA_LEN;
+
 static int read_data(void *ctx, uint64_t off, void *buf, size_t len, struct error *read_err)
 {
     (void)ctx;
     (void)read_err;
-    memcpy(buf, &DATA[off], len);
+    if (body_size == DATA_LEN)
+        memcpy(buf, &DATA[off], len);
+    else
+        memset(buf, 0, len);
     return 0;
 }
 
@@ -105,7 +110,7 @@ static int upload(bool is_protected)
                                          .disk_format = "raw",
                                          .visibility = "private",
                                          .is_protected = is_protected};
-    const struct glance_body body = {.size = DATA_LEN, .read = read_data};
+    const struct glance_body body = {.size = body_size, .read = read_data};
     struct glance_image *image;
     int r = glance_image_create(glance, &record, &cancel, &image, &err);
     if (r < 0)
@@ -310,6 +315,15 @@ static void gives_up_on_silence(void **state)
     CHECK(-ETIMEDOUT, "no whole answer", {"POST /v3/auth/tokens", DRIP});
 }
 
+static void gives_up_on_a_server_that_talks_and_takes_no_data(void **state)
+{
+    (void)state;
+    body_size = 256 << 20; /* more than sockets hold */
+    CHECK(-EIO, "is 'killed', not active", LOGIN, CREATED, {"PUT ", PROCEED},
+          SHOWN("\"status\": \"killed\""), DELETED);
+    body_size = DATA_LEN;
+}
+
 static void deletes_what_comes_to_be_late(void **state)
 {
     (void)state;
@@ -430,6 +444,7 @@ int main(void)
         cmocka_unit_test(says_what_is_left_where_it_cannot_delete),
         cmocka_unit_test(protects_what_is_active),
         cmocka_unit_test(gives_up_on_silence),
+        cmocka_unit_test(gives_up_on_a_server_that_talks_and_takes_no_data),
         cmocka_unit_test(deletes_what_comes_to_be_late),
         cmocka_unit_test(tells_no_token),
         cmocka_unit_test(believes_a_token_that_lives_for_ever),

@@ -28,6 +28,8 @@ enum { REQUEST_MAX = 1 << 20, SEEN_MAX = 4096 };
 #define SILENCE "!silence" /* does nothing until the client is gone */
 #define DRIP "!drip"       /* answers a byte at a time, for as long as the client listens */
 
+#define PROCEED "!proceed" /* takes no data, and asks for it again and again as long as that */
+
 struct step {
     const char *want;   /* begin of the request line: "PUT /v2/images/" */
     const char *answer; /* "STATUS REASON|Header: value|...||BODY", or one of the above */
@@ -122,6 +124,13 @@ static inline void server_drip(int fd)
         pause_us(100000);
 }
 
+static inline void server_proceed(int fd)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    while (send(fd, go_on, sizeof(go_on) - 1, MSG_NOSIGNAL) > 0)
+        pause_us(100000);
+}
+
 static inline void server_note_id(struct server *server, const char *request)
 {
     const char *id = strstr(request, "\"id\":\"");
@@ -149,6 +158,10 @@ static inline void server_handle(struct server *server, int fd, char *request)
         server_reset(fd);
         server_answer(fd, step->answer + strlen(EARLY));
         pause_us(100000); /* so that it comes before the reset */
+        return;
+    }
+    if (strcmp(step->answer, PROCEED) == 0) {
+        server_proceed(fd);
         return;
     }
     server_read_body(fd, request, len);
