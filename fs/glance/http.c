@@ -325,8 +325,8 @@ static void set_options(struct http *http, struct exchange *x)
 }
 
 /*
- * Bytes that went either way; as long as there is data to be sent, of that alone: a server that takes
- * none of it may say "100 Continue" for ever.
+ * Bytes that went either way; as long as there is data to be sent, of that alone: a server that
+ * takes none of it may say "100 Continue" for ever.
  */
 static int64_t count_moved(CURL *easy, bool is_sending)
 {

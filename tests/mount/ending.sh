@@ -91,6 +91,7 @@ mount_stop
 
 # A start that hangs: the signal ends what a person waits for at once, and what is left of it as soon as
 # libvirt says anything; nothing is mounted.
+# shellcheck disable=SC2086
 python3 - "$T" $VIRTSNAPFS <<'PY'
 import os, signal, socket, subprocess, sys
 
