@@ -235,6 +235,66 @@ page_run tonight
 assert_copies /srv/backup
 settle
 
+# --- a read that fails half-way --------------------------------------------------------------------
+
+# An entry of the active L2 table that is of no cluster, in the middle of the first chunk of 4 MiB that a
+# program reads; then as it was, with the same times, so that no disk looks changed.
+# damage VALUE: prints the entry that was there.
+damage() {
+    python3 - $images/mail.qcow2 "$1" <<'PY'
+import struct
+import sys
+
+with open(sys.argv[1], "r+b") as image:
+    def number(off):
+        image.seek(off)
+        return struct.unpack(">Q", image.read(8))[0]
+    entry = (number(number(40)) & 0x00FFFFFFFFFFFE00) + 8 * (1 << 20 >> 16)
+    print(number(entry))
+    image.seek(entry)
+    image.write(struct.pack(">Q", int(sys.argv[2], 0)))
+PY
+}
+entry=$(damage 0x8000000000000200)
+touch -r $images/mail.qcow2 "$T/mail.time"
+cp --sparse=always /srv/backup/mail/snapshots/now.raw "$T/mail.before"
+fill 0 7M 65536
+page_status tonight 2>"$T/log.out"
+assert_eq "$PAGE_STATUS" 23 'status of tonight with a read that fails'
+assert_same_bytes /srv/backup/mail/snapshots/now.raw "$T/mail.before"
+page_status restic
+assert_eq "$PAGE_STATUS" 3 'status of restic with a read that fails'
+(($(restic ls latest | grep -c '/mail/snapshots/now.raw') == 0)) || fail 'restic has a part of a disk'
+sleep 1
+page_status borg 2>"$T/log.out"
+assert_eq "$PAGE_STATUS" 1 'status of borg with a read that fails'
+last=$(borg list --last 1 --format '{archive}')
+assert_eq "$(borg list "::$last" | grep mail/snapshots/now.raw || true)" '' 'what borg has of the disk'
+page_status rclone 2>"$T/log.out"
+assert_eq "$PAGE_STATUS" 1 'status of rclone with a read that fails'
+[[ ! -e /srv/offsite/guests/mail/snapshots/now.raw ]] ||
+    assert_same_bytes /srv/offsite/guests/mail/snapshots/now.raw "$T/mail.before"
+settle
+page_status inplace >"$T/log.out" 2>&1
+assert_eq "$PAGE_STATUS" 23 'status of rsync --inplace with a read that fails'
+damage "$entry" >"$T/log.out"
+touch -r "$T/mail.time" $images/mail.qcow2
+page_run inplace >"$T/log.out"
+assert_copies /srv/backup
+page_run restic >"$T/log.out"
+restic -q restore latest --target "$T/restic.again"
+assert_copies "$T/restic.again/mnt/vms"
+sleep 1
+page_run borg 2>"$T/log.out"
+assert_match "$(borg_stored)" '[AM] /mnt/vms/mail/snapshots/now.raw' 'what borg stored at last'
+mkdir "$T/borg.again"
+last=$(borg list --last 1 --format '{archive}')
+(cd "$T/borg.again" && borg extract --sparse "::$last")
+assert_copies "$T/borg.again/mnt/vms"
+page_run rclone 2>"$T/log.out"
+assert_copies /srv/offsite/guests
+settle
+
 # --- the host's own ---------------------------------------------------------------------------------
 
 rsync -ax /mnt /srv/host

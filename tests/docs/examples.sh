@@ -8,9 +8,8 @@
 . "$(dirname "$0")/../lib/page.sh"
 need getfattr losetup openstack
 install_program
-mount -t tmpfs tmpfs /mnt
-mount -t tmpfs -o size=60G tmpfs /srv # so much room that the default of min_free= is left
-at_exit 'umount -l /mnt /srv'
+fresh_folder /mnt
+fresh_folder /srv -o size=60G # so much room that the default of min_free= is left
 if [[ ! -d /var/lib/virtsnapfs ]]; then
     mkdir /var/lib/virtsnapfs
     at_exit 'rmdir /var/lib/virtsnapfs'

@@ -16,14 +16,25 @@
 PAGES=$LIB_DIR/../../docs
 PAGE='' PAGE_STATUS='' page_ran=()
 
+# fresh_folder FOLDER [OPTION...]: this test's own, and empty. What the machine has mounted below it, which
+# mountpoint(1) would go on to find there, is taken away in this namespace.
+fresh_folder() {
+    local path
+    awk -v below="$1/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac >"$T/covered"
+    while read -r path; do
+        umount -l "$path"
+    done <"$T/covered"
+    mount -t tmpfs "${@:2}" tmpfs "$1"
+    at_exit "umount -l '$1'"
+}
+
 # page_begin PAGE: from docs/. The program is installed, with the page's line of fstab.
 page_begin() {
     PAGE=$PAGES/$1
     install_program
-    mount -t tmpfs tmpfs /mnt
-    mount -t tmpfs tmpfs /srv
+    fresh_folder /mnt
+    fresh_folder /srv
     mkdir -p /mnt/vms /var/lib/libvirt/images "$T/home" "$T/state"
-    at_exit 'umount -l /mnt /srv'
     chmod 711 /var/lib/libvirt/images
     export HOME=$T/home
     # What is this machine's: room for small disks is enough, and the journal is not in /var.
