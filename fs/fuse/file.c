@@ -156,17 +156,15 @@ static bool is_open_cancelled(void *ctx)
     return interrupt_came(&interrupt);
 }
 
-/* False if the node stands for another file than the reader has: see inode_freeze_flat(). */
+/* False if the node stands for other bytes than the reader has: see inode_freeze_flat(). */
 static bool freeze(struct inode_table *inodes, struct inode *inode, const struct reader *reader)
 {
     struct session_attr attr;
     reader_attr(reader, &attr);
-    if (inode->kind == INODE_QCOW2) {
-        struct inode_flat flat = {.size = reader_size(reader), .layout = reader_layout(reader)};
-        return inode_freeze_flat(inodes, inode, &attr, &flat);
-    }
-    inode_freeze(inodes, inode, &attr);
-    return true;
+    struct inode_flat flat = {.layout = reader_layout(reader)};
+    if (inode->kind == INODE_QCOW2)
+        flat.size = reader_size(reader);
+    return inode_freeze_flat(inodes, inode, &attr, &flat);
 }
 
 static void answer_opened(struct pending *pending, struct reader *reader)

@@ -30,7 +30,7 @@ enum inode_kind {
 
 struct inode_table;
 
-/* The qcow2 file that a QCOW2 node stands for: its bytes, and reader_layout(). */
+/* What a node of a disk stands for: reader_layout(), and the bytes of a QCOW2 node's file. */
 struct inode_flat {
     uint64_t size, layout;
 };
@@ -56,7 +56,7 @@ struct inode {
     uint64_t lookups;
     struct session_attr attr; /* RAW, QCOW2: what stat showed last of the disk */
     bool is_frozen;           /* attr is that of the bytes that were opened, for good */
-    struct inode_flat flat;   /* QCOW2, once frozen */
+    struct inode_flat flat;   /* once frozen */
     struct inode *next;       /* in its bucket */
 };
 
@@ -95,19 +95,19 @@ bool inode_is_disk(const struct inode *inode);
 
 /* Remembers what stat shows of a disk from now on, unless that is frozen. */
 void inode_show(struct inode_table *table, struct inode *inode, const struct session_attr *attr);
-/* The same for good; a node frozen already stays as it is. */
+/* The same for good, for an instant's node; a node frozen already stays as it is. */
 void inode_freeze(struct inode_table *table, struct inode *inode, const struct session_attr *attr);
 /*
- * The same for a QCOW2 node, which stands for that file from now on. False if it stands for another
- * one already, so that the page cache may hold bytes of that: then nobody finds the node any more,
- * and the next look-up makes a new one.
+ * The same for a node that stands for those bytes from now on. False if it stands for others
+ * already, which the page cache may hold: then nobody finds the node any more, and the next look-up
+ * makes a new one.
  */
 bool inode_freeze_flat(struct inode_table *table, struct inode *inode,
                        const struct session_attr *attr, const struct inode_flat *flat);
 /* What was shown last; true if that is frozen. */
 bool inode_shown(struct inode_table *table, const struct inode *inode,
                  struct session_attr *ret_attr);
-/* The file of a QCOW2 node that is frozen; else zeros. */
+/* The size is that of a QCOW2 node that is frozen; else 0. */
 struct inode_flat inode_flat(struct inode_table *table, const struct inode *inode);
 
 /* A hash of bytes, the same in each run of the program. Chain calls by @seed; begin with 0. */

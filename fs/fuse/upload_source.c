@@ -185,7 +185,8 @@ static int open_once(struct tree *tree, const struct upload_what *what, const ch
         return r;
     struct session_attr shown;
     reader_attr(*ret_reader, &shown);
-    inode_freeze(tree->inodes, node.inode, &shown);
+    struct inode_flat flat = {.layout = reader_layout(*ret_reader)};
+    inode_freeze_flat(tree->inodes, node.inode, &shown, &flat); /* nothing of it is cached here */
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fs/host/file.h"
 #include "qcow/base/cleanup.h"
@@ -210,6 +211,28 @@ void disk_image_drop_locks(struct disk_image *image)
 struct qcow_image *disk_image_qcow(struct disk_image *image)
 {
     return image->qcow;
+}
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
+    return hash ^ hash >> 32;
+}
+
+uint64_t disk_image_origin(const struct disk_image *image, bool is_top_frozen)
+{
+    uint64_t hash = 0;
+    for (size_t i = 0; i < image->n_fds; i++) {
+        struct stat st = {0};
+        if (fstat(image->fds[i], &st) < 0)
+            continue; /* it says nothing, and reads will fail */
+        hash = mix(mix(mix(hash, st.st_dev), st.st_ino), st.st_rdev);
+        if (i == 0 && !is_top_frozen)
+            continue;
+        hash = mix(hash, (uint64_t)st.st_size);
+        hash = mix(mix(hash, (uint64_t)st.st_mtim.tv_sec), (uint64_t)st.st_mtim.tv_nsec);
+    }
+    return hash;
 }
 
 static struct qcow_flat *get_flat(struct disk_image *image)

@@ -50,6 +50,13 @@ void disk_image_drop_locks(struct disk_image *image);
 struct qcow_image *disk_image_qcow(struct disk_image *image); /* borrowed */
 
 /*
+ * Tells apart what is read by one name: a hash of which files the chain is made of, and of the
+ * state of those that nobody should write to (size and mtime), which is all but the top one unless
+ * @is_top_frozen. For as long as the image is open.
+ */
+uint64_t disk_image_origin(const struct disk_image *image, bool is_top_frozen);
+
+/*
  * The image as one qcow2 file (qcow/flatten.h), laid out by the first who asks and the same for all
  * who do; borrowed, as long as the image is held. May take long: @is_cancelled is asked often
  * (NULL: nobody). As qcow_flat_open().

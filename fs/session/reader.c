@@ -149,6 +149,8 @@ static int open_named_image(struct registry *registry, const struct open_request
     if (qcow_size(disk_image_qcow(reader->owned)) != request->shown.guest_size)
         return error_set(err, -ESTALE, "the snapshot has changed its size meanwhile");
     reader->attr = request->shown;
+    bool is_frozen = request->snapshot->kind == SNAPSHOT_EXTERNAL;
+    reader->origin = disk_image_origin(reader->owned, is_frozen);
     atomic_store(&reader->size, reader->attr.guest_size);
     set_image(reader, reader->owned);
     return 0;
@@ -272,7 +274,7 @@ uint64_t reader_size(const struct reader *reader)
 
 uint64_t reader_layout(const struct reader *reader)
 {
-    return reader->flat_layout;
+    return reader->flat_layout ^ reader->origin;
 }
 
 uint64_t reader_max_flat_size(uint64_t guest_size)

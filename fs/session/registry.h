@@ -131,7 +131,11 @@ int reader_flatten(struct reader *reader, bool (*is_cancelled)(void *ctx), void 
                    struct error *err);
 /* Bytes that there are to read: of the disk, or of the file once flattened. Constant then. */
 uint64_t reader_size(const struct reader *reader);
-/* Tells files of one disk apart: qcow_flat_layout(), or 0 unless flattened. */
+/*
+ * Tells apart what is read by one name. The files below a named snapshot may be others the next
+ * time
+ * (`qemu-img rebase`), and once flattened there is qcow_flat_layout().
+ */
 uint64_t reader_layout(const struct reader *reader);
 /* The most that reader_size() can be once flattened, for a disk of that many bytes. Pure. */
 uint64_t reader_max_flat_size(uint64_t guest_size);

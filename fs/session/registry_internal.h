@@ -54,6 +54,7 @@ struct reader {
     struct session *session;  /* counted; NULL for a named snapshot */
     struct disk_image *owned; /* a named snapshot's image: reference */
     struct session_attr attr;
+    uint64_t origin; /* of a named snapshot: disk_image_origin() */
     char *target;
     char *snapshot; /* NULL for `now` */
     pid_t pid;

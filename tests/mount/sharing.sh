@@ -118,3 +118,31 @@ echo quit >&"${writer[1]}"
 wait "$writer_pid"
 assert_eq "$(first_byte "$now")" 9 'after the writer has gone'
 mount_stop
+
+# A named snapshot of which the files below have become others: what the page cache has is of those.
+head -c 1M /dev/zero | tr '\0' 1 >"$T/images/base1.raw"
+head -c 1M /dev/zero | tr '\0' 2 >"$T/images/base2.raw"
+qemu-img create -q -f qcow2 -F raw -b base1.raw "$T/images/over.qcow2"
+qemu-img snapshot -c kept "$T/images/over.qcow2"
+mount_start "dir:$T/images"
+kept=$MNT/over.qcow2/snapshots/kept
+assert_is_of() {
+    assert_same_bytes "$kept.raw" "$T/images/$1.raw"
+    qemu-img compare -q -f qcow2 -F raw "$kept.qcow2" "$T/images/$1.raw" || fail "$kept.qcow2: not $1"
+}
+assert_is_of base1
+(cd "$T/images" && qemu-img rebase -u -f qcow2 -F raw -b base2.raw over.qcow2)
+assert_is_of base2
+head -c 1M /dev/urandom >"$T/images/base2.new"
+mv "$T/images/base2.new" "$T/images/base2.raw"
+assert_is_of base2
+head -c 1M /dev/urandom >"$T/images/base2.raw"
+assert_is_of base2
+inode=$(stat -c %i "$kept.raw")
+exec {one}<"$kept.raw"
+exec {two}<"$kept.raw"
+qemu-io -f qcow2 -c 'write 0 64k' "$T/images/over.qcow2" >/dev/null
+assert_eq "$(stat -L -c %i "/proc/self/fd/$one") $(stat -c %i "$kept.raw")" "$inode $inode" \
+    'what is written to the disk itself changes no snapshot'
+exec {one}<&- {two}<&-
+mount_stop

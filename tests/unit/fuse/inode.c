@@ -184,7 +184,7 @@ static void another_file_gets_another_node(void **state)
     struct inode_spec spec = now_spec("d", "vda", 1);
     spec.kind = INODE_QCOW2;
     struct session_attr a = {.guest_size = 1};
-    struct inode_flat flats[] = {{7, 8}, {7, 9}, {6, 9}};
+    struct inode_flat flats[] = {{7, 8}, {7, 9}, {0, 9}};
     struct inode *inodes[3];
     for (unsigned i = 0; i < 3; i++) {
         inodes[i] = get(*state, &spec);
