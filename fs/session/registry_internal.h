@@ -107,8 +107,8 @@ struct slot {
     struct session *session; /* the domain's instant, or NULL */
     uint64_t last_serial;    /* of the last instant that was taken */
     bool has_thread;
-    int64_t alive_ns;        /* monotonic: its thread's last sign of life */
-    bool is_given_up;        /* the end of all did not wait for it, and that was logged */
+    int64_t alive_ns;                /* monotonic: its thread's last sign of life */
+    bool is_given_up;                /* the end of all did not wait for it, and that was logged */
     struct waiter_list waiters;      /* for the session while TAKING, else for the one after it */
     STAILQ_HEAD(, left_change) left; /* of daemons before us, to be undone before anything else */
     struct reader_list named;        /* of named snapshots */
@@ -195,8 +195,8 @@ void reader_open_named(struct registry *registry, const struct open_request *req
  * @matters is true of has shown life in the time that patience_limit_ns() gives. False: they all
  * hang, in a call that nobody can take back. shutdown.c
  */
-bool registry_wait_alive_locked(struct registry *registry,
-                                bool (*matters)(const struct slot *slot)) REQUIRES(registry_role);
+bool registry_wait_alive_locked(struct registry *registry, bool (*matters)(const struct slot *slot))
+    REQUIRES(registry_role);
 
 /* From now on registry_record() gives the record that this session acts on. registry.c */
 void registry_note_record(struct session *session) EXCLUDES(registry_role);
