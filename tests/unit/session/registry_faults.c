@@ -35,7 +35,7 @@ static void who_waits_for_a_hypervisor_that_hangs_is_told(void **state)
     (void)state;
     struct fixture f;
     struct registry_config config = patient;
-    config.timeout_ms = 20;
+    config.timeout_ms = 300;
     config.quiesce = QUIESCE_NEVER;
     config.linger_s = 0;
     fixture_open(&f, &config);
@@ -58,7 +58,7 @@ static void who_waits_for_a_release_that_hangs_is_told(void **state)
     (void)state;
     struct fixture f;
     struct registry_config config = patient;
-    config.timeout_ms = 20;
+    config.timeout_ms = 300;
     config.quiesce = QUIESCE_NEVER;
     config.linger_s = 0;
     fixture_open(&f, &config);
