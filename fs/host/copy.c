@@ -359,6 +359,19 @@ static int fix_halted(struct copy *c, struct error *err)
     return r < 0 ? r : resumed;
 }
 
+/* Somebody may have suspended it while its file systems were frozen: then it stays so. */
+static int look_again(struct copy *c, bool *has_to_halt, struct error *err)
+{
+    struct power power;
+    int r = *has_to_halt ? power_read(&c->live, &power, err) : 0;
+    if (r < 0 || !*has_to_halt || !power.is_paused)
+        return r;
+    c->change->was_paused = true;
+    c->change->is_halted = false;
+    *has_to_halt = false;
+    return c->steps->note(c->steps->ctx, c->change, err);
+}
+
 static int fix_moment(struct copy *c, struct error *err)
 {
     struct power power;
@@ -375,7 +388,9 @@ static int fix_moment(struct copy *c, struct error *err)
         r = c->steps->enter(c->steps->ctx, c->change, err);
     if (r < 0)
         return r;
-    r = has_to_halt ? fix_halted(c, err) : fix_disks(c, err);
+    r = look_again(c, &has_to_halt, err);
+    if (r == 0)
+        r = has_to_halt ? fix_halted(c, err) : fix_disks(c, err);
     /* After the guest goes on: one that is suspended cannot thaw its file systems. */
     c->steps->leave(c->steps->ctx, c->change);
     if (r == 0 && has_to_halt)
