@@ -11,7 +11,7 @@ qemu-img snapshot -c s1 "$T/b.qcow2"
 domain_define off "$(disk_xml "$T/a.qcow2" qcow2 vda)"
 domain_define on "$(disk_xml "$T/b.qcow2" qcow2 vda)"
 virsh start on
-mount_start qemu:///system -o timeout=5
+mount_start qemu:///system -o timeout=$((5 * DEADLINE_FACTOR))
 wait_for 20 state_is on running || fail 'not running'
 
 exec {now}<"$MNT/off/snapshots/now.raw"
@@ -54,7 +54,7 @@ timeout $((5 * DEADLINE_FACTOR)) cat "$MNT/off/status" "$MNT/off/domain.xml" >/d
 timeout $((5 * DEADLINE_FACTOR)) cmp "$MNT/on/snapshots/s1.raw" "$T/a.raw" || fail 'a snapshot hangs'
 read_piece "$now" 24
 # Until it is given up, and beyond that.
-sleep 9
+sleep $((5 * DEADLINE_FACTOR + 4))
 timeout $((5 * DEADLINE_FACTOR)) ls -lR "$MNT" >/dev/null || fail 'ls hangs'
 kill -CONT "$LIBVIRTD_PID"
 domain_define late "$(disk_xml "$T/b.qcow2" qcow2 vda)"
@@ -63,7 +63,7 @@ exec {now}<&- {snapshot}<&-
 mount_stop
 
 # Not there at all when a mount ends.
-mount_start qemu:///system -o timeout=5
+mount_start qemu:///system -o timeout=$((5 * DEADLINE_FACTOR))
 kill -KILL "$LIBVIRTD_PID"
 wait_for 20 is_gone_or_zombie "$LIBVIRTD_PID"
 probe list "$MNT" >/dev/null
