@@ -12,8 +12,10 @@
 
 enum {
     GAP = 2,
-    SHORT = 12, /* a column is not made narrower than this */
-    REST = 24,  /* of a text at the end this much is to be seen at least */
+    SHORT = 8,     /* a column is not made narrower than this */
+    WITH_END = 12, /* from here on there is room for the end of a name, too */
+    REST = 24,     /* of a text at the end this much is to be seen at least, in a line */
+    INDENT = 4,    /* of notes */
 };
 
 void columns_fini(struct columns *columns)
@@ -21,8 +23,12 @@ void columns_fini(struct columns *columns)
     for (size_t i = 0; i < columns->n_cells; i++)
         free(columns->cells[i]);
     free(columns->cells);
+    for (size_t i = 0; i < columns->n_notes; i++)
+        free(columns->notes[i].text);
+    free(columns->notes);
     columns->cells = NULL;
-    columns->n_cells = 0;
+    columns->notes = NULL;
+    columns->n_cells = columns->n_notes = 0;
 }
 
 void columns_add(struct columns *columns, const char *fmt, ...)
@@ -43,6 +49,27 @@ void columns_add(struct columns *columns, const char *fmt, ...)
     text_hide_controls(text);
     columns->cells = grown;
     columns->cells[columns->n_cells++] = text;
+}
+
+void columns_add_note(struct columns *columns, const char *fmt, ...)
+{
+    char *text;
+    va_list ap;
+    va_start(ap, fmt);
+    int r = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    struct columns_note *grown =
+        r < 0 ? NULL : reallocarray(columns->notes, columns->n_notes + 1, sizeof(*grown));
+    if (!grown) {
+        if (r >= 0)
+            free(text);
+        columns->is_failed = 1;
+        return;
+    }
+    text_hide_controls(text);
+    columns->notes = grown;
+    columns->notes[columns->n_notes++] =
+        (struct columns_note){.row = columns->n_cells / columns->n, .text = text};
 }
 
 size_t columns_width(const char *text)
@@ -127,7 +154,7 @@ static size_t bytes_of(const char *text, size_t n)
     return i;
 }
 
-/* Names differ at their ends, so the middle is left out. */
+/* Of a name that is too long the beginning stays and, if there is room, the end. */
 static void print_cell(const char *cell, size_t width, FILE *to)
 {
     size_t n = columns_width(cell);
@@ -135,25 +162,70 @@ static void print_cell(const char *cell, size_t width, FILE *to)
         fputs(cell, to);
         return;
     }
-    size_t head = (width - 3) / 2;
-    const char *tail = cell + bytes_of(cell, n - (width - 3 - head));
-    fprintf(to, "%.*s...%s", (int)bytes_of(cell, head), cell, tail);
+    size_t n_tail = width < WITH_END ? 0 : (width - 3) / 2;
+    const char *tail = cell + bytes_of(cell, n - n_tail);
+    fprintf(to, "%.*s...%s", (int)bytes_of(cell, width - 3 - n_tail), cell, tail);
+}
+
+/* Bytes of the words that fit into @room characters; of one that does not, as much as fits. */
+static size_t bytes_that_fit(const char *text, size_t room)
+{
+    size_t n = bytes_of(text, room);
+    for (size_t i = n; text[n] && i > 0; i--)
+        if (text[i] == ' ')
+            return i;
+    return n;
+}
+
+/* All of it, in as many lines as it takes; @room 0: in one. */
+static void print_wrapped(const char *text, size_t indent, size_t room, FILE *to)
+{
+    for (;;) {
+        size_t n = room ? bytes_that_fit(text, room) : strlen(text);
+        fprintf(to, "%.*s", (int)n, text);
+        text += n;
+        text += strspn(text, " ");
+        if (!*text)
+            return;
+        fprintf(to, "\n%*s", (int)indent, "");
+    }
+}
+
+static size_t room_from(const struct columns *columns, size_t begin)
+{
+    if (columns->max_width == 0)
+        return 0;
+    return columns->max_width > begin + REST ? columns->max_width - begin : REST;
 }
 
 static void print_row(const struct columns *columns, size_t row, const size_t *widths, FILE *to)
 {
-    for (size_t i = 0; i < columns->n; i++) {
+    size_t begin = 0, last = columns->n - 1;
+    for (size_t i = 0; i <= last; begin += widths[i++] + GAP) {
         const char *cell = cell_of(columns, row, i);
+        bool is_number = *columns->headings[i] == '>';
+        if (i == last && !is_number) {
+            print_wrapped(cell, begin, room_from(columns, begin), to);
+            break;
+        }
         size_t n = columns_width(cell);
         int pad = n < widths[i] ? (int)(widths[i] - n) : 0;
-        if (*columns->headings[i] == '>')
-            fprintf(to, "%*s", pad, "");
+        fprintf(to, "%*s", is_number ? pad : 0, "");
         print_cell(cell, widths[i], to);
-        if (*columns->headings[i] != '>')
-            fprintf(to, "%*s", i + 1 < columns->n ? pad : 0, "");
-        fprintf(to, "%*s", i + 1 < columns->n ? GAP : 0, "");
+        fprintf(to, "%*s", i < last ? GAP + (is_number ? 0 : pad) : 0, "");
     }
     fputc('\n', to);
+}
+
+static void print_notes(const struct columns *columns, size_t row, FILE *to)
+{
+    for (size_t i = 0; i < columns->n_notes; i++) {
+        if (columns->notes[i].row != row)
+            continue;
+        fprintf(to, "%*s", INDENT, "");
+        print_wrapped(columns->notes[i].text, INDENT, room_from(columns, INDENT), to);
+        fputc('\n', to);
+    }
 }
 
 int columns_print(const struct columns *columns, FILE *to)
@@ -167,8 +239,10 @@ int columns_print(const struct columns *columns, FILE *to)
             if (columns_width(cell_of(columns, row, i)) > widths[i])
                 widths[i] = columns_width(cell_of(columns, row, i));
     fit(columns, widths);
-    for (size_t row = 0; row <= n_rows; row++)
+    for (size_t row = 0; row <= n_rows; row++) {
         print_row(columns, row, widths, to);
+        print_notes(columns, row, to);
+    }
     return 0;
 }
 
@@ -180,4 +254,26 @@ void columns_format_size(unsigned long long bytes, char *ret_text)
     for (; value >= 1023.95 && unit + 1 < sizeof(units) / sizeof(*units); unit++)
         value /= 1024;
     snprintf(ret_text, COLUMNS_SIZE_LEN, "%.*f %s", unit > 0 && value < 99.95, value, units[unit]);
+}
+
+void columns_format_span(long long seconds, char *ret_text)
+{
+    long long s = seconds < 0 ? 0 : seconds;
+    if (s < 60)
+        snprintf(ret_text, COLUMNS_SPAN_LEN, "%llds", s);
+    else if (s < 3600)
+        snprintf(ret_text, COLUMNS_SPAN_LEN, "%lldm%02llds", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(ret_text, COLUMNS_SPAN_LEN, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    else
+        snprintf(ret_text, COLUMNS_SPAN_LEN, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+}
+
+void columns_format_speed(double speed, char *ret_text)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    size_t unit = 0;
+    for (; speed >= 999.95 && unit + 1 < sizeof(units) / sizeof(*units); unit++)
+        speed /= 1000;
+    snprintf(ret_text, COLUMNS_SPAN_LEN, "%.*f %s/s", unit > 0, speed, units[unit]);
 }

@@ -22,6 +22,30 @@ static void destroy_text(struct handle *handle)
     free(text);
 }
 
+static struct status_upload show_upload(const struct upload_info *info)
+{
+    return (struct status_upload){
+        .id = info->id,
+        .snapshot = info->snapshot,
+        .image_name = info->image_name,
+        .image_id = info->image_id,
+        .error = info->error,
+        .disk = info->disk,
+        .format = info->format,
+        .retry = info->retry,
+        .state = info->state,
+        .percent = info->percent,
+        .attempt = info->attempt,
+        .n_sent = info->n_sent,
+        .size = info->size,
+        .speed = info->speed,
+        .rest_s = info->rest_s,
+        .idle_s = info->idle_s,
+        .ended_s = info->ended_s,
+        .ended = info->ended,
+    };
+}
+
 /* The status of a domain, with its uploads. */
 static int make_status(const struct text_context *context, struct domain *domain, char **ret_bytes)
 {
@@ -32,14 +56,7 @@ static int make_status(const struct text_context *context, struct domain *domain
         return r;
     auto_free struct status_upload *shown = calloc(n + 1, sizeof(*shown));
     for (size_t i = 0; shown && i < n; i++)
-        shown[i] = (struct status_upload){.id = infos[i].id,
-                                          .snapshot = infos[i].snapshot,
-                                          .image_name = infos[i].image_name,
-                                          .image_id = infos[i].image_id,
-                                          .error = infos[i].error,
-                                          .state = infos[i].state,
-                                          .percent = infos[i].percent,
-                                          .rest_s = infos[i].rest_s};
+        shown[i] = show_upload(&infos[i]);
     *ret_bytes = shown ? registry_status(context->tree->config.registry, domain, shown, n) : NULL;
     uploads_list_free(infos, n);
     return *ret_bytes ? 0 : -ENOMEM;

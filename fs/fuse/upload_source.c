@@ -95,7 +95,11 @@ static int describe(void *ctx, const struct upload_what *what, struct upload_dis
     const struct disk *disk = &catalog->domain->disks[entry->disk_idx];
     ret_disk->guest_size = entry->guest_size;
     ret_disk->format = qcow_format_name(disk->n_layers ? disk->layers[0].format : QCOW_FORMAT_RAW);
-    return read_machine(catalog->domain, disk, &ret_disk->machine, err);
+    r = read_machine(catalog->domain, disk, &ret_disk->machine, err);
+    if (r < 0)
+        return r;
+    ret_disk->target = strdup(disk->target);
+    return ret_disk->target ? 0 : error_set(err, -ENOMEM, "out of memory");
 }
 
 /* ---- Opening ---- */
@@ -183,6 +187,7 @@ static int open_once(struct tree *tree, const struct upload_what *what, const ch
     r = open_request(tree->config.registry, &request, cancel, ret_reader, err);
     if (r < 0)
         return r;
+    reader_note_upload(*ret_reader, what->id, what->image_name);
     struct session_attr shown;
     reader_attr(*ret_reader, &shown);
     struct inode_flat flat = {.layout = reader_layout(*ret_reader)};

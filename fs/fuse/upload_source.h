@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What uploads read: the disks of the tree, by the same names, nodes and opens as programs do. An
- * upload is a reader like any other, with the pid of whoever asked for it.
+ * upload is a reader like any other, with the pid of whoever waits for it, and its number.
  */
 #pragma once
 

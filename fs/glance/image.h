@@ -86,6 +86,9 @@ enum glance_phase { GLANCE_SENDING, GLANCE_VERIFYING, GLANCE_CLEANING };
 
 /* Called on the calling thread, often; borrowed for the call. */
 struct glance_progress {
+    /* All is sent from byte 0, for the @attempt-th time (from 1). @why it was not done before, or
+     * NULL: it is the first time, or not known. May be NULL. */
+    void (*began)(void *ctx, unsigned attempt, const struct error *why);
     void (*moved)(void *ctx, enum glance_phase phase, uint64_t n_sent);
     void (*replaced)(void *ctx, const char *new_id); /* a stuck image has given way to this one */
     void *ctx;

@@ -30,6 +30,7 @@ struct sending {
     const struct glance_progress *progress;
     const struct glance_cancel *cancel;
     uint64_t n_read;
+    unsigned n_attempts;      /* that have begun */
     EVP_MD_CTX *sha512, *md5; /* md5 is NULL where it is forbidden, or not needed */
     bool has_read_failed;
 };
@@ -45,10 +46,20 @@ static void tick(void *ctx)
     report(ctx, GLANCE_SENDING);
 }
 
+static void begin_attempt(struct sending *s, const struct error *why)
+{
+    s->n_read = 0;
+    s->n_attempts++;
+    if (s->progress && s->progress->began)
+        s->progress->began(s->progress->ctx, s->n_attempts, why);
+}
+
+/* What was refused or cut off before its first byte is no attempt of its own. */
 static void rewind_body(void *ctx)
 {
     struct sending *s = ctx;
-    s->n_read = 0;
+    if (s->n_read > 0)
+        begin_attempt(s, NULL);
     EVP_DigestInit_ex(s->sha512, EVP_sha512(), NULL);
     if (s->md5)
         EVP_DigestInit_ex(s->md5, EVP_md5(), NULL);
@@ -89,6 +100,7 @@ static enum outcome put(struct sending *s, int *ret_code, struct error *err)
                               .content_type = "application/octet-stream",
                               .upload = &upload};
     struct http_answer answer;
+    begin_attempt(s, s->n_attempts ? err : NULL);
     int r = call_once(s->image, &call, s->cancel, &answer, err);
     if (r < 0) {
         *ret_code = r;

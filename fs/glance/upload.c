@@ -29,6 +29,7 @@ static void free_job(struct job *job)
     free(job->image_name);
     line_fini(&job->line);
     record_machine_fini(&job->disk.machine);
+    free(job->disk.target);
     free(job->image_id);
     free(job);
 }
@@ -109,6 +110,8 @@ static void settle_locked(struct job *job, const struct error *err) REQUIRES(upl
     struct uploads *uploads = job->uploads;
     if (err->code < 0)
         job->err = *err;
+    job->settled_ns = monotonic_ns();
+    clock_gettime(CLOCK_REALTIME, &job->settled);
     job_enter_locked(job, err->code < 0 ? UPLOAD_FAILED : UPLOAD_ACTIVE);
     uploads->n_running -= job->has_turn;
     uploads_give_turns_locked(uploads);
@@ -274,16 +277,41 @@ static bool copy_text(const char *text, char **ret_text)
     return !text || *ret_text;
 }
 
+/* Of what is sent; before it is opened that is known of a raw disk only. */
+static uint64_t size_of_locked(const struct job *job) REQUIRES(uploads_role)
+{
+    if (job->len > 0)
+        return job->len;
+    return job->format && strcmp(job->format, "raw") == 0 ? job->disk.guest_size : 0;
+}
+
+static void fill_progress_locked(const struct job *job, struct upload_info *ret_info)
+    REQUIRES(uploads_role)
+{
+    double speed = job_speed_locked(job);
+    ret_info->percent = job_percent_locked(job);
+    ret_info->attempt = job->attempt;
+    ret_info->n_sent = job->n_sent;
+    ret_info->size = size_of_locked(job);
+    ret_info->speed = speed < 0 ? -1 : (int64_t)speed;
+    ret_info->rest_s = job_rest_s_locked(job);
+    ret_info->idle_s = job_idle_s_locked(job);
+    ret_info->ended = job->settled;
+    ret_info->ended_s =
+        job->settled_ns ? (monotonic_ns() - job->settled_ns) / 1000000000 : (int64_t)-1;
+}
+
 static bool fill_info_locked(const struct job *job, struct upload_info *ret_info)
     REQUIRES(uploads_role)
 {
-    *ret_info = (struct upload_info){.id = job->id,
-                                     .state = upload_state_name(job->state),
-                                     .percent = job_percent_locked(job),
-                                     .rest_s = job_rest_s_locked(job)};
-    return copy_text(job->line.snapshot, &ret_info->snapshot) &&
+    *ret_info = (struct upload_info){.id = job->id, .state = upload_state_name(job->state)};
+    fill_progress_locked(job, ret_info);
+    const char *disk = job->disk.target ? job->disk.target : job->line.disk;
+    const char *retry = job->state == UPLOAD_SENDING && *job->retry.text ? job->retry.text : NULL;
+    return copy_text(job->line.snapshot, &ret_info->snapshot) && copy_text(disk, &ret_info->disk) &&
+           copy_text(job->format, &ret_info->format) &&
            copy_text(job->line.snapshot ? job->image_name : NULL, &ret_info->image_name) &&
-           copy_text(job->image_id, &ret_info->image_id) &&
+           copy_text(job->image_id, &ret_info->image_id) && copy_text(retry, &ret_info->retry) &&
            copy_text(job->state == UPLOAD_FAILED ? job->err.text : NULL, &ret_info->error);
 }
 
@@ -325,6 +353,9 @@ void uploads_list_free(struct upload_info *infos, size_t n)
         free(infos[i].snapshot);
         free(infos[i].image_name);
         free(infos[i].image_id);
+        free(infos[i].disk);
+        free(infos[i].format);
+        free(infos[i].retry);
         free(infos[i].error);
     }
     free(infos);

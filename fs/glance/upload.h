@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "fs/glance/image.h"
 #include "fs/glance/record.h"
@@ -20,16 +21,19 @@ struct uploads; /* all of a mount */
 /* Which bytes are wanted. All borrowed. */
 struct upload_what {
     const char *domain_id;
-    const char *snapshot; /* NAME as the tree shows it */
-    const char *target;   /* NULL: the first disk */
-    const char *format;   /* "raw" or "qcow2"; NULL: not decided yet */
-    pid_t pid;            /* of the writer */
+    const char *snapshot;   /* NAME as the tree shows it */
+    const char *target;     /* NULL: the first disk */
+    const char *format;     /* "raw" or "qcow2"; NULL: not decided yet */
+    pid_t pid;              /* of the writer, who waits; else our own */
+    unsigned id;            /* of the upload; 0: it has none yet */
+    const char *image_name; /* NULL likewise */
 };
 
 /* What they are like, as far as is known before they are opened. */
 struct upload_disk {
     uint64_t guest_size; /* bytes */
     const char *format;  /* of the disk's own file: "raw" or "qcow2"; static */
+    char *target;        /* "vda"; the receiver's to free; may be NULL */
     struct record_machine machine;
 };
 
@@ -122,9 +126,16 @@ struct upload_info {
     char *snapshot, *image_name; /* NULL: of a line that was none */
     char *image_id;              /* NULL: none yet */
     char *error;                 /* NULL: has not failed */
+    char *disk, *format;         /* target, and of what is sent; each NULL: not known */
+    char *retry;                 /* why it is sent again; NULL: it is not, or not known */
     const char *state;           /* static */
-    unsigned percent;
-    int64_t rest_s; /* to go, at the speed so far; -1: not known, or nothing */
+    unsigned percent, attempt;   /* attempt from 1; 0: none has begun */
+    uint64_t n_sent, size;       /* bytes, of this attempt and of the whole; size 0: not known */
+    int64_t speed;               /* bytes/s, of late, or of all once it is sent; -1: not known */
+    int64_t rest_s;              /* to go at that speed; -1: not known, or nothing */
+    int64_t idle_s;              /* since anything was sent; -1: it is not being sent */
+    int64_t ended_s;             /* since its end; -1: it has not ended */
+    struct timespec ended;
 };
 
 /* Those of a domain that are in its table, newest first. 0 or -ENOMEM. */

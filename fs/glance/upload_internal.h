@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What upload.c (who is let in, whose turn it is), upload_job.c (what a job's thread does),
- * upload_state.c and upload_table.c share. One lock, the uploads', guards all; it is never held
- * across the network, the source or an answer.
+ * upload_state.c, upload_progress.c and upload_table.c share. One lock, the uploads', guards all;
+ * it is never held across the network, the source or an answer.
  */
 #pragma once
 
 #include <sys/queue.h>
+#include <time.h>
 
 #include "fs/glance/line.h"
 #include "fs/glance/upload.h"
@@ -25,6 +26,12 @@ enum upload_state {
     UPLOAD_VERIFYING,
     UPLOAD_ACTIVE,
     UPLOAD_FAILED, /* also: cancelled */
+};
+
+/* How far it was at some time; monotonic. */
+struct upload_mark {
+    int64_t when_ns;
+    uint64_t n_sent;
 };
 
 struct job {
@@ -50,10 +57,16 @@ struct job {
     bool has_turn; /* counts in n_running */
     char *image_id;
     uint64_t n_sent, len; /* bytes of this attempt, of the whole; len is 0 until it is known */
+    unsigned attempt;     /* from 1; 0 before the first */
+    struct error retry;   /* why the one before it was not the last; no text: not known */
     int64_t begun_ns;     /* of this attempt */
     int64_t ended_ns;     /* of the last one's sending; 0 while it goes on */
-    struct error err;     /* FAILED */
-    bool is_over;         /* its thread has done with it: only the list keeps it */
+    int64_t moved_ns;     /* when n_sent grew last, or the first attempt began */
+    struct upload_mark marks[2]; /* of this attempt, the older one first: for its speed */
+    int64_t settled_ns;          /* when it became ACTIVE or FAILED: monotonic, and by the clock */
+    struct timespec settled;
+    struct error err; /* FAILED */
+    bool is_over;     /* its thread has done with it: only the list keeps it */
     TAILQ_ENTRY(job) link;
 };
 TAILQ_HEAD(job_list, job);
@@ -102,11 +115,20 @@ static inline bool upload_state_is_final(enum upload_state state)
 {
     return state == UPLOAD_ACTIVE || state == UPLOAD_FAILED;
 }
+
+/* upload_progress.c: all from byte 0. @attempt from 1; @why the one before failed, or NULL. */
+void job_begin_attempt_locked(struct job *job, unsigned attempt, const struct error *why)
+    REQUIRES(uploads_role);
+/* So many bytes of this attempt are handed over; to be told often, also if nothing moves. */
+void job_note_sent_locked(struct job *job, uint64_t n_sent) REQUIRES(uploads_role);
 /* Of the whole, 0 to 100; 100 only once it is sent. */
 unsigned job_percent_locked(const struct job *job) REQUIRES(uploads_role);
-
-/* upload_table.c: seconds to go at the speed so far; -1: not known. */
+/* Bytes a second: of late while it is sent, else of the whole attempt; negative: not known. */
+double job_speed_locked(const struct job *job) REQUIRES(uploads_role);
+/* Seconds to go at that speed; -1: not known, or nothing. */
 int64_t job_rest_s_locked(const struct job *job) REQUIRES(uploads_role);
+/* Seconds since anything moved; -1: it is not being sent. */
+int64_t job_idle_s_locked(const struct job *job) REQUIRES(uploads_role);
 
 /* upload_job.c: goes through the job, from its checks to the end. 0 or why it failed. */
 int job_run(struct job *job, struct error *err) EXCLUDES(uploads_role);

@@ -141,6 +141,8 @@ static int open_body(struct job *job, struct error *err)
         .target = job->line.disk,
         .format = job->format,
         .pid = job->line.is_poll ? job->pid : getpid(), /* the writer may have ended */
+        .id = job->id,
+        .image_name = job->image_name,
     };
     struct glance_cancel cancel = make_cancel(job);
     int r = wait_turn(job, err);
@@ -159,17 +161,14 @@ static void close_body(struct job *job)
     job->has_body = false;
 }
 
-/* An attempt that begins anew is timed anew. */
 static void note_moved_locked(struct job *job, enum glance_phase phase, uint64_t n_sent)
     REQUIRES(uploads_role)
 {
     if (phase == GLANCE_VERIFYING && job->state == UPLOAD_SENDING) {
         job->ended_ns = monotonic_ns();
         job_enter_locked(job, UPLOAD_VERIFYING);
-    } else if (n_sent < job->n_sent) {
-        job->begun_ns = monotonic_ns();
     }
-    job->n_sent = n_sent;
+    job_note_sent_locked(job, n_sent);
 }
 
 /* The speed of what failed is that up to then. */
@@ -195,6 +194,14 @@ static void note_moved(void *ctx, enum glance_phase phase, uint64_t n_sent)
     uploads_unlock(job->uploads);
 }
 
+static void note_attempt(void *ctx, unsigned attempt, const struct error *why)
+{
+    struct job *job = ctx;
+    uploads_lock(job->uploads);
+    job_begin_attempt_locked(job, attempt, why);
+    uploads_unlock(job->uploads);
+}
+
 /* Without memory for it the table shows the old one. */
 static void note_replaced(void *ctx, const char *new_id)
 {
@@ -215,11 +222,11 @@ static int send_body(struct job *job, struct glance_image *image, struct error *
     struct uploads *uploads = job->uploads;
     uploads_lock(uploads);
     job->len = job->body.size;
-    job->begun_ns = monotonic_ns();
     job_enter_locked(job, UPLOAD_SENDING);
     uploads_unlock(uploads);
     struct glance_cancel cancel = make_cancel(job);
-    struct glance_progress progress = {.moved = note_moved, .replaced = note_replaced, .ctx = job};
+    struct glance_progress progress = {
+        .began = note_attempt, .moved = note_moved, .replaced = note_replaced, .ctx = job};
     int r = glance_image_send(image, &job->body, &progress, &cancel, err);
     note_moved(job, r == 0 ? GLANCE_VERIFYING : GLANCE_CLEANING, job->len);
     return r;

@@ -40,16 +40,3 @@ void job_enter_locked(struct job *job, enum upload_state next)
     check_locked(job);
     cond_wake_all(&job->uploads->changed);
 }
-
-unsigned job_percent_locked(const struct job *job)
-{
-    if (job->state == UPLOAD_ACTIVE)
-        return 100;
-    if (job->len == 0)
-        return 0;
-    /* In units that cannot overflow for any file there is. */
-    uint64_t unit = job->len / 100 + 1;
-    uint64_t percent = job->n_sent / unit;
-    bool is_sent = job->n_sent >= job->len && job->state != UPLOAD_SENDING;
-    return is_sent ? 100 : (unsigned)(percent < 100 ? percent : 99);
-}

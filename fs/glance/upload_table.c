@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What reading `upload` shows. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,42 +36,23 @@ static void add_quoted(struct columns *table, const char *text)
     columns_add(table, "%s", quoted);
 }
 
-/* Seconds since the attempt's begin; 0 before it. */
-static double sending_s_locked(const struct job *job) REQUIRES(uploads_role)
-{
-    if (job->begun_ns == 0)
-        return 0;
-    int64_t end_ns = job->ended_ns ? job->ended_ns : monotonic_ns();
-    return (double)(end_ns - job->begun_ns) / 1e9;
-}
-
-/* Megabytes of 10^6 bytes, over the whole attempt. */
+/* Megabytes of 10^6 bytes. */
 static void add_speed_locked(struct columns *table, const struct job *job) REQUIRES(uploads_role)
 {
-    double seconds = sending_s_locked(job);
-    if (seconds <= 0 || job->n_sent == 0)
+    double speed = job_speed_locked(job);
+    if (speed < 0)
         columns_add(table, "-");
     else
-        columns_add(table, "%.1f", (double)job->n_sent / seconds / 1e6);
+        columns_add(table, "%.1f", speed / 1e6);
 }
 
-int64_t job_rest_s_locked(const struct job *job)
-{
-    if (job->state != UPLOAD_SENDING || job->n_sent == 0)
-        return -1;
-    double rest = (double)(job->len - job->n_sent) / (double)job->n_sent * sending_s_locked(job);
-    return rest < 360000 * 100.0 ? (int64_t)rest : -1;
-}
-
-/* h:mm:ss */
 static void add_eta_locked(struct columns *table, const struct job *job) REQUIRES(uploads_role)
 {
+    char text[COLUMNS_SPAN_LEN] = "-";
     int64_t seconds = job_rest_s_locked(job);
-    if (seconds < 0)
-        columns_add(table, "-");
-    else
-        columns_add(table, "%" PRId64 ":%02" PRId64 ":%02" PRId64, seconds / 3600,
-                    seconds / 60 % 60, seconds % 60);
+    if (seconds >= 0)
+        columns_format_span(seconds, text);
+    columns_add(table, "%s", text);
 }
 
 static void add_job_locked(struct columns *table, const struct job *job) REQUIRES(uploads_role)

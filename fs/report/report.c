@@ -11,7 +11,10 @@
 #include "fs/report/sample.h"
 #include "qcow/base/cleanup.h"
 
-enum { INTERVAL_S = 2 };
+enum {
+    INTERVAL_S = 2,
+    N_KEPT = 5, /* samples: the speed of readers is that of the last 10 s, so that it is steady */
+};
 
 /* Of the terminal; without one, no limit. */
 struct screen {
@@ -113,20 +116,42 @@ static bool is_end(const struct report_config *config, int r)
     return config->is_watch && (r == -ENOTCONN || r == -ECONNABORTED);
 }
 
+/* The oldest one first. */
+struct history {
+    struct sample samples[N_KEPT];
+    size_t n;
+};
+
+/* Takes @sample. */
+static void remember(struct history *history, const struct sample *sample)
+{
+    if (history->n == N_KEPT) {
+        sample_fini(&history->samples[0]);
+        memmove(&history->samples[0], &history->samples[1], (N_KEPT - 1) * sizeof(*sample));
+        history->n--;
+    }
+    history->samples[history->n++] = *sample;
+}
+
+static void forget(struct history *history)
+{
+    for (size_t i = 0; i < history->n; i++)
+        sample_fini(&history->samples[i]);
+}
+
 int report_run(const struct report_config *config, FILE *to, struct error *err)
 {
-    struct sample before = {0};
+    struct history history = {0};
     int r;
     do {
         struct sample sample = {0};
         r = sample_take(config, &sample, err);
         if (r == 0)
-            r = print_sample(config, &sample, &before, to, err);
-        sample_fini(&before);
-        before = sample;
+            r = print_sample(config, &sample, &history.samples[0], to, err);
+        remember(&history, &sample);
         if (r == 0 && config->is_watch)
             nanosleep(&(struct timespec){.tv_sec = INTERVAL_S}, NULL);
     } while (r == 0 && config->is_watch);
-    sample_fini(&before);
+    forget(&history);
     return is_end(config, r) ? 0 : r;
 }

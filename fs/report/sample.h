@@ -22,8 +22,9 @@ int sample_take(const struct report_config *config, struct sample *ret_sample, s
 void sample_fini(struct sample *sample);
 
 /*
- * For people. @before is an earlier sample, which tells how fast readers are, or has no root. Names
- * are shortened so that tables fit into @max_width cells of a terminal; 0: no limit. 0 or -ENOMEM.
+ * For people. @before is a sample of some 10 s earlier, which tells how fast readers are of late,
+ * or has no root. Names are shortened so that tables fit into @max_width cells of a terminal; 0: no
+ * limit. 0 or -ENOMEM.
  */
 int sample_draw(const struct sample *sample, const struct sample *before, size_t max_width,
                 FILE *to);

@@ -1,26 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/report/screen.h"
+
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "fs/columns.h"
-#include "fs/report/sample.h"
 #include "qcow/base/cleanup.h"
 #include "qcow/base/text.h"
 
-/* Text of a member, or @none. */
-static const char *text_of(const json_t *object, const char *key, const char *none)
+const char *text_of(const json_t *object, const char *key, const char *none)
 {
     const char *text = json_string_value(json_object_get(object, key));
     return text ? text : none;
 }
 
-/* NULL past the end. */
-static const json_t *nth_of(const json_t *object, const char *key, size_t i)
+const json_t *nth_of(const json_t *object, const char *key, size_t i)
 {
     return json_array_get(json_object_get(object, key), i);
 }
 
-static json_int_t number_of(const json_t *object, const char *key)
+json_int_t number_of(const json_t *object, const char *key)
 {
     return json_integer_value(json_object_get(object, key));
 }
@@ -30,49 +29,34 @@ static size_t count(const json_t *object, const char *key)
     return json_array_size(json_object_get(object, key));
 }
 
-/* Seconds as people say them: 42s, 3m05s, 2h10m, 4d03h. */
-enum { SPAN_LEN = 32 };
-static void format_span(json_int_t seconds, char *ret_text)
+/* Paths are anybody's to choose, who may mount. */
+void print_shown(const char *text, FILE *to)
 {
-    long long s = seconds < 0 ? 0 : (long long)seconds;
-    if (s < 60)
-        snprintf(ret_text, SPAN_LEN, "%llds", s);
-    else if (s < 3600)
-        snprintf(ret_text, SPAN_LEN, "%lldm%02llds", s / 60, s % 60);
-    else if (s < 86400)
-        snprintf(ret_text, SPAN_LEN, "%lldh%02lldm", s / 3600, s / 60 % 60);
-    else
-        snprintf(ret_text, SPAN_LEN, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+    auto_free char *copy = strdup(text);
+    if (!copy)
+        return;
+    text_hide_controls(copy);
+    fputs(copy, to);
 }
 
-/* What the kernel calls a process, if it is to be seen from here. */
-enum { PROGRAM_LEN = 32 };
-static void find_program(json_int_t pid, char *ret_text)
-{
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/%lld/comm", (long long)pid);
-    FILE *file = fopen(path, "re");
-    if (!file || !fgets(ret_text, PROGRAM_LEN, file))
-        snprintf(ret_text, PROGRAM_LEN, "?");
-    ret_text[strcspn(ret_text, "\n")] = '\0';
-    if (file)
-        (void)fclose(file); /* it was read only */
-}
-
-/* Where it is drawn. */
-struct canvas {
-    FILE *to;
-    size_t max_width;
-};
-
-/* Nothing at all if it has no row. */
-static int draw_table(const char *title, struct columns *table, const struct canvas *canvas)
+int draw_table(const char *title, struct columns *table, const struct canvas *canvas)
 {
     if (!table->n_cells && !table->is_failed)
         return 0;
     table->max_width = canvas->max_width;
     fprintf(canvas->to, "\n%s\n", title);
     return columns_print(table, canvas->to);
+}
+
+void add_pace(struct columns *table, double speed, json_int_t rest_s)
+{
+    char speed_text[COLUMNS_SPAN_LEN] = "-", rest_text[COLUMNS_SPAN_LEN] = "-";
+    if (speed >= 0)
+        columns_format_speed(speed, speed_text);
+    if (rest_s >= 0)
+        columns_format_span(rest_s, rest_text);
+    columns_add(table, "%s", speed_text);
+    columns_add(table, "%s", rest_text);
 }
 
 /* ---- Domains with something going on ---- */
@@ -95,10 +79,10 @@ static void add_targets(struct columns *table, const json_t *domain)
 
 static void add_instant(struct columns *table, const json_t *domain, const json_t *instant)
 {
-    char age[SPAN_LEN] = "-";
+    char age[COLUMNS_SPAN_LEN] = "-";
     char overlay[COLUMNS_SIZE_LEN] = "-";
     if (json_object_get(instant, "age_s"))
-        format_span(number_of(instant, "age_s"), age);
+        columns_format_span(number_of(instant, "age_s"), age);
     if (json_object_get(instant, "overlay_bytes"))
         columns_format_size((unsigned long long)number_of(instant, "overlay_bytes"), overlay);
     columns_add(table, "%s", text_of(domain, "directory", "?"));
@@ -108,159 +92,20 @@ static void add_instant(struct columns *table, const json_t *domain, const json_
     columns_add(table, "%s", text_of(instant, "method", "-"));
     columns_add(table, "%s", age);
     columns_add(table, "%s", overlay);
-    columns_add(table, "%zu", count(instant, "readers"));
     columns_add(table, "%s", text_of(instant, "consistency", "-"));
 }
 
+/* Who reads each is told below. */
 static int draw_instants(const json_t *domains, const struct canvas *canvas)
 {
-    static const char *const headings[] = {"DOMAIN", "STATE",    "DISKS",    "INSTANT",    "METHOD",
-                                           ">AGE",   ">OVERLAY", ">READERS", "CONSISTENCY"};
+    static const char *const headings[] = {"DOMAIN", "STATE", "DISKS",    "INSTANT",
+                                           "METHOD", ">AGE",  ">OVERLAY", "CONSISTENCY"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
     const json_t *domain, *instant;
     for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
         for (size_t k = 0; (instant = nth_of(domain, "instants", k)); k++)
             add_instant(&table, domain, instant);
     return draw_table("Instants", &table, canvas);
-}
-
-/* ---- Readers ---- */
-
-/* Calls @visit for each open file: of the instant, and of named snapshots. */
-struct reader_walk {
-    void (*visit)(void *ctx, const json_t *domain, const json_t *reader);
-    void *ctx;
-};
-
-static void walk_readers(const json_t *domains, const struct reader_walk *walk)
-{
-    const json_t *domain, *instant, *reader;
-    for (size_t i = 0; (domain = json_array_get(domains, i)); i++) {
-        for (size_t k = 0; (instant = nth_of(domain, "instants", k)); k++)
-            for (size_t m = 0; (reader = nth_of(instant, "readers", m)); m++)
-                walk->visit(walk->ctx, domain, reader);
-        for (size_t k = 0; (reader = nth_of(domain, "snapshot_readers", k)); k++)
-            walk->visit(walk->ctx, domain, reader);
-    }
-}
-
-/* The same open file in an earlier sample. */
-struct reader_search {
-    const json_t *domain, *reader; /* which is looked for */
-    const json_t *found;
-};
-
-static bool is_same(const json_t *a, const json_t *b, const char *key)
-{
-    const json_t *x = json_object_get(a, key);
-    const json_t *y = json_object_get(b, key);
-    return x == y || json_equal(x, y);
-}
-
-static void match_reader(void *ctx, const json_t *domain, const json_t *reader)
-{
-    struct reader_search *search = ctx;
-    if (is_same(domain, search->domain, "directory") && is_same(reader, search->reader, "id"))
-        search->found = reader;
-}
-
-struct reader_table {
-    struct columns columns;
-    const struct sample *now, *before;
-};
-
-/* Bytes a second since the earlier sample; negative if that is not known. */
-static double find_speed(const struct reader_table *table, const json_t *domain,
-                         const json_t *reader)
-{
-    if (!table->before->root)
-        return -1;
-    struct reader_search search = {.domain = domain, .reader = reader};
-    struct reader_walk walk = {match_reader, &search};
-    walk_readers(json_object_get(table->before->root, "domains"), &walk);
-    double seconds = (double)(table->now->when_ns - table->before->when_ns) / 1e9;
-    if (!search.found || seconds <= 0)
-        return -1;
-    double progress = (double)(number_of(reader, "position") - number_of(search.found, "position"));
-    return progress > 0 ? progress / seconds : 0;
-}
-
-static void add_progress(struct reader_table *table, const json_t *domain, const json_t *reader)
-{
-    char size[COLUMNS_SIZE_LEN];
-    char speed_text[COLUMNS_SIZE_LEN + 2] = "-";
-    char rest[SPAN_LEN] = "-";
-    json_int_t position = number_of(reader, "position");
-    json_int_t total = number_of(reader, "size");
-    columns_format_size((unsigned long long)total, size);
-    double speed = find_speed(table, domain, reader);
-    if (speed > 0) {
-        char each_second[COLUMNS_SIZE_LEN];
-        columns_format_size((unsigned long long)speed, each_second);
-        snprintf(speed_text, sizeof(speed_text), "%s/s", each_second);
-        format_span((json_int_t)((double)(total - position) / speed), rest);
-    }
-    columns_add(&table->columns, "%d",
-                total > 0 ? (int)(100.0 * (double)position / (double)total) : 100);
-    columns_add(&table->columns, "%s", size);
-    columns_add(&table->columns, "%s", speed_text);
-    columns_add(&table->columns, "%s", rest);
-}
-
-static void add_reader(void *ctx, const json_t *domain, const json_t *reader)
-{
-    struct reader_table *table = ctx;
-    char program[PROGRAM_LEN];
-    json_int_t pid = number_of(reader, "pid");
-    find_program(pid, program);
-    columns_add(&table->columns, "%s", text_of(domain, "directory", "?"));
-    columns_add(&table->columns, "%s", text_of(reader, "snapshot", "now"));
-    columns_add(&table->columns, "%s", text_of(reader, "target", "?"));
-    columns_add(&table->columns, "%s", program);
-    columns_add(&table->columns, "%lld", (long long)pid);
-    add_progress(table, domain, reader);
-}
-
-static int draw_readers(const struct sample *now, const struct sample *before,
-                        const struct canvas *canvas)
-{
-    static const char *const headings[] = {"DOMAIN", "SNAPSHOT", "DISK",   "PROGRAM", ">PID",
-                                           ">%",     ">SIZE",    ">SPEED", ">LEFT"};
-    struct reader_table table = {.columns = COLUMNS_INIT(headings), .now = now, .before = before};
-    struct reader_walk walk = {add_reader, &table};
-    walk_readers(json_object_get(now->root, "domains"), &walk);
-    int r = draw_table("Readers", &table.columns, canvas);
-    columns_fini(&table.columns);
-    return r;
-}
-
-/* ---- Uploads ---- */
-
-static void add_upload(struct columns *table, const json_t *domain, const json_t *upload)
-{
-    char rest[SPAN_LEN] = "-";
-    if (json_object_get(upload, "eta_s"))
-        format_span(number_of(upload, "eta_s"), rest);
-    columns_add(table, "%s", text_of(domain, "directory", "?"));
-    columns_add(table, "%lld", (long long)number_of(upload, "id"));
-    columns_add(table, "%s", text_of(upload, "snapshot", "-"));
-    columns_add(table, "%s", text_of(upload, "image_name", "-"));
-    columns_add(table, "%s", text_of(upload, "state", "?"));
-    columns_add(table, "%lld", (long long)number_of(upload, "percent"));
-    columns_add(table, "%s", rest);
-    columns_add(table, "%s", text_of(upload, "error", ""));
-}
-
-static int draw_uploads(const json_t *domains, const struct canvas *canvas)
-{
-    static const char *const headings[] = {"DOMAIN", ">ID", "SNAPSHOT", "IMAGE-NAME",
-                                           "STATE",  ">%",  ">LEFT",    "ERROR"};
-    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
-    const json_t *domain, *upload;
-    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
-        for (size_t k = 0; (upload = nth_of(domain, "uploads", k)); k++)
-            add_upload(&table, domain, upload);
-    return draw_table("Uploads", &table, canvas);
 }
 
 /* ---- What needs a person's eye ---- */
@@ -282,40 +127,94 @@ static int draw_leftovers(const json_t *domains, const struct canvas *canvas)
     return draw_table("Left over: to be put back as they were", &table, canvas);
 }
 
-static void add_error(struct columns *table, const json_t *domain, const json_t *error)
-{
-    columns_add(table, "%.19sZ", text_of(error, "time", "?"));
-    columns_add(table, "%s", text_of(domain, "directory", "?"));
-    columns_add(table, "%s", text_of(error, "what", "-"));
-    columns_add(table, "%s", text_of(error, "text", "?"));
-}
+/* Of one moment, or of a file that cannot be read now. All borrowed. */
+struct error_row {
+    const char *time; /* NULL: now */
+    const char *directory, *what, *text;
+};
 
-/* Now, and not only once: of a disk, or of the status itself. */
-static void add_lasting_error(struct columns *table, const json_t *domain, const char *what,
-                              const char *reason)
+struct error_list {
+    struct error_row *rows;
+    size_t n;
+    bool is_failed; /* no memory */
+};
+
+static void add_error(struct error_list *list, const struct error_row *row)
 {
-    if (!reason)
+    struct error_row *grown =
+        row->text ? reallocarray(list->rows, list->n + 1, sizeof(*list->rows)) : NULL;
+    list->is_failed |= row->text && !grown;
+    if (!grown)
         return;
-    columns_add(table, "now");
-    columns_add(table, "%s", text_of(domain, "directory", "?"));
-    columns_add(table, "%s", what);
-    columns_add(table, "%s", reason);
+    list->rows = grown;
+    list->rows[list->n++] = *row;
 }
 
-static int draw_errors(const json_t *domains, const struct canvas *canvas)
+/* That of an upload stands with it, if it is shown at all. */
+static bool is_shown_elsewhere(const json_t *error, const struct upload_list *uploads)
+{
+    static const char prefix[] = "upload ";
+    const char *what = text_of(error, "what", "");
+    if (strncmp(what, prefix, strlen(prefix)) != 0)
+        return false;
+    char *end;
+    long long id = strtoll(what + strlen(prefix), &end, 10);
+    return (*end == ':' || !*end) && upload_list_explains(uploads, id);
+}
+
+static void collect_errors(const json_t *domain, const struct upload_list *uploads,
+                           struct error_list *list)
+{
+    const json_t *disk, *error;
+    const char *directory = text_of(domain, "directory", "?");
+    struct error_row whole = {NULL, directory, "status", text_of(domain, "error", NULL)};
+    add_error(list, &whole);
+    for (size_t i = 0; (disk = nth_of(domain, "disks", i)); i++) {
+        struct error_row row = {NULL, directory, text_of(disk, "target", "?"),
+                                text_of(disk, "reason", NULL)};
+        add_error(list, &row);
+    }
+    for (size_t i = count(domain, "errors"); i > 0 && (error = nth_of(domain, "errors", i - 1));
+         i--) {
+        struct error_row row = {text_of(error, "time", "?"), directory, text_of(error, "what", "-"),
+                                text_of(error, "text", "?")};
+        if (!is_shown_elsewhere(error, uploads))
+            add_error(list, &row);
+    }
+}
+
+/* What lasts, then the newest first: RFC 3339 in UTC sorts as text does. */
+static int compare_errors(const void *a, const void *b)
+{
+    const struct error_row *x = a, *y = b;
+    if (x->time && y->time)
+        return strcmp(y->time, x->time);
+    if (x->time || y->time)
+        return x->time ? 1 : -1;
+    int r = strcmp(x->directory, y->directory);
+    return r ? r : strcmp(x->what, y->what);
+}
+
+static int draw_errors(const json_t *domains, const struct upload_list *uploads,
+                       const struct canvas *canvas)
 {
     static const char *const headings[] = {"TIME", "DOMAIN", "FILE", "ERROR"};
     __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
-    const json_t *domain, *disk, *error;
-    for (size_t i = 0; (domain = json_array_get(domains, i)); i++) {
-        add_lasting_error(&table, domain, "status", text_of(domain, "error", NULL));
-        for (size_t k = 0; (disk = nth_of(domain, "disks", k)); k++)
-            add_lasting_error(&table, domain, text_of(disk, "target", "?"),
-                              text_of(disk, "reason", NULL));
-        for (size_t k = 0; (error = nth_of(domain, "errors", k)); k++)
-            add_error(&table, domain, error);
+    struct error_list list = {0};
+    const json_t *domain;
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
+        collect_errors(domain, uploads, &list);
+    if (list.n > 0)
+        qsort(list.rows, list.n, sizeof(*list.rows), compare_errors);
+    for (size_t i = 0; i < list.n; i++) {
+        const char *time = list.rows[i].time;
+        columns_add(&table, "%.19s%s", time ? time : "now", time ? "Z" : "");
+        columns_add(&table, "%s", list.rows[i].directory);
+        columns_add(&table, "%s", list.rows[i].what);
+        columns_add(&table, "%s", list.rows[i].text);
     }
-    return draw_table("Errors", &table, canvas);
+    free(list.rows);
+    return list.is_failed ? -ENOMEM : draw_table("Errors", &table, canvas);
 }
 
 static size_t sum(const json_t *domains, const char *key)
@@ -327,29 +226,17 @@ static size_t sum(const json_t *domains, const char *key)
     return n;
 }
 
-/* Paths are anybody's to choose, who may mount. */
-static void print_shown(const char *text, FILE *to)
-{
-    auto_free char *copy = strdup(text);
-    if (!copy)
-        return;
-    text_hide_controls(copy);
-    fputs(copy, to);
-}
-
-static void draw_head(const struct sample *now, FILE *to)
+static void draw_head(const struct sample *now, const struct upload_list *uploads, FILE *to)
 {
     const json_t *domains = json_object_get(now->root, "domains");
-    size_t n = json_array_size(domains);
-    size_t n_instants = sum(domains, "instants");
-    size_t n_uploads = sum(domains, "uploads");
-    size_t n_left = sum(domains, "leftovers");
+    size_t n = json_array_size(domains), n_instants = sum(domains, "instants");
     print_shown(text_of(now->root, "source", "?"), to);
     fputs(" on ", to);
     print_shown(text_of(now->root, "mountpoint", "?"), to);
     fprintf(to, ", %s\n", text_of(now->root, "time", "?"));
-    fprintf(to, "%zu domain%s, %zu instant%s, %zu upload%s, %zu left over\n", n, n == 1 ? "" : "s",
-            n_instants, n_instants == 1 ? "" : "s", n_uploads, n_uploads == 1 ? "" : "s", n_left);
+    fprintf(to, "%zu domain%s, %zu instant%s, %s%zu left over\n", n, n == 1 ? "" : "s", n_instants,
+            n_instants == 1 ? "" : "s", uploads->n ? "" : "0 uploads, ", sum(domains, "leftovers"));
+    upload_list_sum_up(uploads, to);
 }
 
 int sample_draw(const struct sample *sample, const struct sample *before, size_t max_width,
@@ -357,13 +244,17 @@ int sample_draw(const struct sample *sample, const struct sample *before, size_t
 {
     const struct canvas canvas = {.to = to, .max_width = max_width};
     const json_t *domains = json_object_get(sample->root, "domains");
-    draw_head(sample, to);
-    int r = draw_instants(domains, &canvas);
+    __attribute__((cleanup(upload_list_fini))) struct upload_list uploads = {0};
+    int r = upload_list_make(domains, &uploads);
+    if (r < 0)
+        return r;
+    draw_head(sample, &uploads, to);
+    r = draw_instants(domains, &canvas);
     if (r == 0)
-        r = draw_readers(sample, before, &canvas);
+        r = draw_readers(sample, before, &uploads, &canvas);
     if (r == 0)
-        r = draw_uploads(domains, &canvas);
+        r = draw_uploads(&uploads, &canvas);
     if (r == 0)
         r = draw_leftovers(domains, &canvas);
-    return r < 0 ? r : draw_errors(domains, &canvas);
+    return r < 0 ? r : draw_errors(domains, &uploads, &canvas);
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The last faults of each domain, for `status` and the xattr `error`.
+ * The last faults of each domain, for `status` and the xattr `error`; who is in the way.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/log.h"
 #include "fs/session/catalog.h"
@@ -156,4 +159,37 @@ void registry_note_error(struct registry *registry, const char *domain_id, const
     else
         log_error("%s: %s%s", what, err->text, rest);
     domain_unref(domain);
+}
+
+/* "upload 2 (snap1)", of pid 12 if that waits for it; a program by its pid. The whole length. */
+static size_t print_who_locked(const struct reader *reader, char *ret_text, size_t room)
+    REQUIRES(registry_role)
+{
+    char upload[320] = "", pid[32] = "";
+    if (reader->upload)
+        snprintf(upload, sizeof(upload), "upload %u (%s)", reader->upload, reader->image_name);
+    if (!reader->upload || reader->pid != getpid())
+        snprintf(pid, sizeof(pid), "%spid %d", reader->upload ? " of " : "", (int)reader->pid);
+    return (size_t)snprintf(ret_text, room, "%s%s", upload, pid);
+}
+
+/* "an instant taken 65 s ago is still read by pid 10, pid 11, upload 2 (snap1)" */
+int registry_refuse_busy_locked(const struct session *session, struct error *err)
+{
+    char who[256] = "";
+    size_t used = 0;
+    const struct reader *reader;
+    LIST_FOREACH(reader, &session->readers, link)
+    {
+        if (used)
+            used += (size_t)snprintf(who + used, sizeof(who) - used, ", ");
+        if (used < sizeof(who))
+            used += print_who_locked(reader, who + used, sizeof(who) - used);
+        if (used + sizeof(", ") > sizeof(who)) {
+            snprintf(who + sizeof(who) - 4, 4, "...");
+            break;
+        }
+    }
+    long long age_s = (monotonic_ns() - session->taken_ns) / 1000000000;
+    return error_set(err, -EBUSY, "an instant taken %lld s ago is still read by %s", age_s, who);
 }

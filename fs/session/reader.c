@@ -20,6 +20,7 @@ static void destroy(struct reader *reader)
     mutex_fini(&reader->lock);
     free(reader->target);
     free(reader->snapshot);
+    free(reader->image_name);
     free(reader);
 }
 
@@ -33,6 +34,7 @@ static struct reader *create(struct registry *registry, struct slot *slot, const
     reader->registry = registry;
     reader->slot = slot;
     reader->pid = pid;
+    reader->opened_ns = monotonic_ns();
     reader->target = strdup(target);
     if (reader->target)
         return reader;
@@ -267,6 +269,18 @@ int reader_flatten(struct reader *reader, bool (*is_cancelled)(void *ctx), void 
     return over < 0 ? over : r;
 }
 
+void reader_note_upload(struct reader *reader, unsigned id, const char *image_name)
+{
+    char *copy = strdup(image_name);
+    registry_lock(reader->registry);
+    if (copy && !reader->upload) {
+        reader->upload = id;
+        reader->image_name = take_ptr(copy);
+    }
+    registry_unlock(reader->registry);
+    free(copy);
+}
+
 uint64_t reader_size(const struct reader *reader)
 {
     return reader->is_flat ? reader->flat_size : reader->attr.guest_size;
@@ -324,8 +338,10 @@ static ssize_t read_parts(struct reader *reader, uint64_t off, void *buf, size_t
     ssize_t n = reader->is_flat ? read_flat(image, off, buf, len, parts, err)
                                 : read_disk(image, off, buf, len, parts, err);
     disk_image_unref(image);
-    if (n > 0)
+    if (n > 0) {
         note_position(reader, off + (uint64_t)n);
+        atomic_fetch_add_explicit(&reader->n_read, (uint64_t)n, memory_order_relaxed);
+    }
     r = is_over(reader, err);
     return r < 0 ? r : n;
 }

@@ -237,28 +237,6 @@ void registry_peek(struct registry *registry, const char *domain_id, const char 
     registry_unlock(registry);
 }
 
-/* "an instant taken 65 s ago is still read by pid 10, 11" */
-static int refuse_busy_locked(const struct session *session, struct error *err)
-    REQUIRES(registry_role)
-{
-    char pids[256];
-    size_t used = 0;
-    const struct reader *reader;
-    LIST_FOREACH(reader, &session->readers, link)
-    {
-        int n =
-            snprintf(pids + used, sizeof(pids) - used, "%s%d", used ? ", " : "", (int)reader->pid);
-        if (n < 0 || (size_t)n >= sizeof(pids) - used) {
-            snprintf(pids + sizeof(pids) - 4, 4, "...");
-            break;
-        }
-        used += (size_t)n;
-    }
-    long long age_s = (monotonic_ns() - session->taken_ns) / 1000000000;
-    return error_set(err, -EBUSY, "an instant taken %lld s ago is still read by pid %s", age_s,
-                     pids);
-}
-
 static int refuse_stuck_locked(const struct session *session, struct error *err)
     REQUIRES(registry_role)
 {
@@ -292,7 +270,7 @@ static int admit_locked(struct registry *registry, const char *domain_id, struct
     struct session *session = slot->session;
     struct decision decision = decide_locked(slot, waiter->target);
     if (decision.verdict == VERDICT_BUSY)
-        return refuse_busy_locked(session, err);
+        return registry_refuse_busy_locked(session, err);
     if (decision.verdict == VERDICT_STUCK)
         return refuse_stuck_locked(session, err);
     if (is_late_joiner_locked(session, waiter))

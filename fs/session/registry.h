@@ -129,6 +129,12 @@ void registry_cancel(struct registry *registry, void *ctx);
  */
 int reader_flatten(struct reader *reader, bool (*is_cancelled)(void *ctx), void *ctx,
                    struct error *err);
+/*
+ * It is read for an upload: status and reasons name that. Without memory for it they do not.
+ *
+ * @id  above 0; @image_name is borrowed for the call
+ */
+void reader_note_upload(struct reader *reader, unsigned id, const char *image_name);
 /* Bytes that there are to read: of the disk, or of the file once flattened. Constant then. */
 uint64_t reader_size(const struct reader *reader);
 /*
@@ -181,9 +187,14 @@ char *registry_xattr(struct registry *registry, const struct domain *domain,
 struct status_upload {
     unsigned id;
     const char *snapshot, *image_name, *image_id, *error; /* each NULL if there is none */
+    const char *disk, *format, *retry;                    /* likewise */
     const char *state;
-    unsigned percent;
-    int64_t rest_s; /* seconds to go; -1: not known */
+    unsigned percent, attempt; /* attempt from 1; 0: none yet */
+    uint64_t n_sent, size;     /* bytes; size 0: not known */
+    int64_t speed;             /* bytes/s; this and the next ones: -1: not known, or nothing */
+    int64_t rest_s, idle_s;    /* seconds to go; since anything moved */
+    int64_t ended_s;           /* since the end, which was at .ended */
+    struct timespec ended;
 };
 
 /*

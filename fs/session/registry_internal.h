@@ -60,14 +60,20 @@ struct reader {
     pid_t pid;
     uint64_t id; /* among all readers of the registry; set when it is enlisted */
 
-    /* For status, which may look at any time: bytes. The end of the farthest read, and the size. */
-    _Atomic uint64_t position, size;
+    int64_t opened_ns;
+
+    /* For status, which may look at any time: bytes. The end of the farthest read, the size, and
+     * how many were read. */
+    _Atomic uint64_t position, size, n_read;
 
     /* Set by reader_flatten(), before reads; constant then. */
     bool is_flat;
     uint64_t flat_size, flat_layout;
 
-    LIST_ENTRY(reader) link; /* in session->readers or slot->named; the registry's lock */
+    /* Guarded by the registry's lock: */
+    LIST_ENTRY(reader) link; /* in session->readers or slot->named */
+    unsigned upload;         /* its number; 0: it is a program that reads */
+    char *image_name;        /* of the upload */
 
     struct mutex lock;
     struct disk_image *image GUARDED_BY(lock); /* borrowed from the session or owned; NULL: over */
@@ -213,6 +219,10 @@ int record_find(struct host *host, const char *id, struct domain **ret_domain, s
  * met the fault first: if a line says so, this one is logged as information only.
  */
 void registry_note_end(struct session *session, const struct error *err) EXCLUDES(registry_role);
+
+/* errors.c: -EBUSY: names the age of the instant, and who reads it. */
+int registry_refuse_busy_locked(const struct session *session, struct error *err)
+    REQUIRES(registry_role);
 
 /* errors.c: frees what a slot's errors hold. */
 void slot_errors_fini(struct slot *slot);

@@ -72,12 +72,16 @@ static json_t *describe_disks(struct host *host, struct domain *domain)
 /* What is read so far: the kernel asks ahead of the program, by a few MiB at most. */
 static json_t *describe_reader_locked(const struct reader *reader) REQUIRES(registry_role)
 {
-    json_t *root = json_pack("{sIsisosIsI}", "id", (json_int_t)reader->id, "pid", (int)reader->pid,
-                             "target", json_any_text(reader->target), "position",
+    json_t *root = json_pack("{sIsisosIsIsIsI}", "id", (json_int_t)reader->id, "pid",
+                             (int)reader->pid, "target", json_any_text(reader->target), "position",
                              (json_int_t)atomic_load(&reader->position), "size",
-                             (json_int_t)atomic_load(&reader->size));
+                             (json_int_t)atomic_load(&reader->size), "bytes",
+                             (json_int_t)atomic_load(&reader->n_read), "open_ms",
+                             (json_int_t)((monotonic_ns() - reader->opened_ns) / 1000000));
     if (root && reader->snapshot)
         json_object_set_new(root, "snapshot", json_any_text(reader->snapshot));
+    if (root && reader->upload)
+        json_object_set_new(root, "upload", json_integer((json_int_t)reader->upload));
     return root;
 }
 
@@ -229,16 +233,38 @@ static void add_unclaimed(struct registry *registry, const struct domain *domain
         json_array_append_new(json_object_get(root, "leftovers"), leftover);
 }
 
+/* What is not known, or not so, is left out. */
+static void add_text(json_t *root, const char *key, const char *text)
+{
+    if (root && text)
+        json_object_set_new(root, key, json_any_text(text));
+}
+
+static void add_number(json_t *root, const char *key, int64_t number)
+{
+    if (root && number >= 0)
+        json_object_set_new(root, key, json_integer(number));
+}
+
 static json_t *describe_upload(const struct status_upload *upload)
 {
     json_t *root = json_pack(
         "{sisosososssi}", "id", (int)upload->id, "snapshot", json_any_text(upload->snapshot),
         "image_name", json_any_text(upload->image_name), "image_id",
         json_any_text(upload->image_id), "state", upload->state, "percent", (int)upload->percent);
-    if (root && upload->rest_s >= 0)
-        json_object_set_new(root, "eta_s", json_integer(upload->rest_s));
-    if (root && upload->error)
-        json_object_set_new(root, "error", json_any_text(upload->error));
+    add_text(root, "disk", upload->disk);
+    add_text(root, "format", upload->format);
+    add_number(root, "attempt", upload->attempt ? (int64_t)upload->attempt : -1);
+    add_text(root, "retry", upload->retry);
+    add_number(root, "bytes", (int64_t)upload->n_sent);
+    add_number(root, "size", upload->size ? (int64_t)upload->size : -1);
+    add_number(root, "speed", upload->speed);
+    add_number(root, "eta_s", upload->rest_s);
+    add_number(root, "idle_s", upload->idle_s);
+    add_number(root, "ended_s", upload->ended_s);
+    if (root && upload->ended_s >= 0)
+        json_object_set_new(root, "ended", json_time(upload->ended));
+    add_text(root, "error", upload->error);
     return root;
 }
 

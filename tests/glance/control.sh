@@ -77,8 +77,11 @@ assert_eq "$(status_value a.qcow2 '[u["state"] for u in s["uploads"]].count("act
     'uploads in status'
 # shellcheck disable=SC2086
 text=$($VIRTSNAPFS --status "$MNT")
-assert_match "$text" 'a.qcow2 +[0-9]+ +[a-z0-9]+ +appended +active +100 +- ' 'an upload in --status'
-assert_match "$text" 'a.qcow2 +[0-9]+ +[^ ]+ +[^ ]+ +failed +0 +- +.*more than one line' 'one that failed'
+assert_match "$text" '9 uploads: 6 failed, 3 active' 'how many uploads'
+assert_match "$text" '[0-9]+ +a.qcow2 +vda +appended +active +100 +[0-9.]+ MiB +[0-9.]+ [kMG]?B/s +-' 'the last one'
+assert_match "$text" '[0-9]+ +a.qcow2 +- +[^ ]+ +failed +0 +- +- +-
+    [0-9]+s ago: .*more than one line' 'one that failed'
+assert_match "$text" '3 more have ended, 1 of them failed: see a.qcow2/upload' 'older ones'
 assert_no_secrets
 mount_stop
 # shellcheck disable=SC2046
@@ -120,6 +123,15 @@ assert_eq "$(row_of three)" 'queued 0' 'the third one'
 assert_eq "$(status_value a.qcow2 'len(s["instants"])')" 1 'instants of two and a named snapshot'
 assert_match "$(status_value a.qcow2 '[r["pid"] for r in s["instants"][0]["readers"]]')" "$one" \
     'readers'
+reader='[r for r in s["instants"][0]["readers"] if r["pid"] == '$one'][0]'
+assert_eq "$(status_value a.qcow2 "${reader}[\"upload\"]")" "$(grep -F one "$D/upload" | awk '{print $1}')" \
+    'the upload that reads'
+upload='[u for u in s["uploads"] if u["image_name"] == "one"][0]'
+for key in attempt bytes size idle_s; do
+    (($(status_value a.qcow2 "${upload}[\"$key\"]") >= 0)) || fail "no $key"
+done
+# shellcheck disable=SC2086
+assert_match "$($VIRTSNAPFS --status "$MNT")" 'a.qcow2 +now +vda +upload [0-9]+ +- ' 'an upload as a reader'
 assert_eq "$(list_images | wc -l)" 3 'images under way'
 
 # A signal that ends nothing does not end an upload; one that does, does.

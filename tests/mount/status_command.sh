@@ -30,7 +30,7 @@ assert_match "$text" 'now +broken.qcow2 +vda +.*qcow2' 'what cannot be read'
 size=$(stat -c %s "$MNT/a.qcow2/snapshots/now.raw")
 exec {fd}<"$MNT/a.qcow2/snapshots/now.raw"
 dd bs=64k count=1 status=none <&"$fd" >/dev/null
-assert_match "$(show)" "a.qcow2 +shut off +vda +open +lock +[0-9]+s +- +1 +shutdown" 'the instant'
+assert_match "$(show)" "a.qcow2 +shut off +vda +open +lock +[0-9]+s +- +shutdown" 'the instant'
 assert_match "$(show)" "a.qcow2 +now +vda +bash +$$ +[0-9]+ " 'the reader'
 reader='s["domains"][0]["instants"][0]["readers"][0]'
 assert_eq "$(value "${reader}[\"size\"]")" "$size" 'size of what is read'
@@ -38,6 +38,9 @@ position=$(value "${reader}[\"position\"]")
 ((position >= 65536 && position <= size)) || fail "read up to $position of $size"
 cat <&"$fd" >/dev/null
 assert_eq "$(value "${reader}[\"position\"]")" "$size" 'read to the end'
+bytes=$(value "${reader}[\"bytes\"]")
+((bytes >= size)) || fail "$bytes bytes of $size were read"
+(($(value "${reader}[\"open_ms\"]") >= 0)) || fail 'no time since the open'
 assert_match "$(show)" "bash +$$ +100 " 'per cent at the end'
 exec {fd}<&-
 
@@ -87,10 +90,10 @@ os.waitpid(pid, 0)
 print(said.decode(), end="")
 PY
 }
-on_terminal=$(on_terminal)
-assert_match "$on_terminal" '(^|.)a-f[a-z-]*\.\.\.[0-9]*42.raw +now +vda +bash' 'a long name on a terminal'
+on_terminal=$(on_terminal 60)
+assert_match "$on_terminal" '(^|.)a-f[a-z-]*\.\.\.[0-9]*2?.raw +now +vda +bash' 'a long name on a terminal'
 while IFS= read -r line; do
-    [[ $line != *READERS* && $line != *LEFT* ]] || ((${#line} <= 84)) || fail "too long for a terminal: $line"
+    [[ $line != *READERS* && $line != *LEFT* ]] || ((${#line} <= 81)) || fail "too long for a terminal: $line"
 done <<<"$on_terminal"
 assert_match "$(show)" "$long +now +vda +bash" 'a long name elsewhere'
 exec {fd}<&-

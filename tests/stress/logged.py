@@ -19,7 +19,7 @@ WARNINGS = [
 # Ends of "domain 'NAME': WHAT: REASON".
 REASONS = [
     # Readers, and what the methods cannot do.
-    "an instant taken .* is still read by pid",
+    "an instant taken .* is still read by (pid|upload) ",
     "instants are open already",
     "internal snapshots need qcow2",
     "is transient",

@@ -78,7 +78,8 @@ static void test_names_are_shortened_to_fit(void **state)
     char *text = print(&columns);
     assert_string_equal(text, "NAME              N  REASON\n"
                               "\xc3\xa4"
-                              "bcdef...uvwxyz  12  a reason goes on over the edge of the screen\n"
+                              "bcdef...uvwxyz  12  a reason goes on over\n"
+                              "                     the edge of the screen\n"
                               "short             3  x\n");
     free(text);
 }
@@ -93,8 +94,8 @@ static void test_columns_stay_readable_on_a_narrow_terminal(void **state)
     columns_add(&columns, "other");
     columns_add(&columns, "1");
     char *text = print(&columns);
-    assert_string_equal(text, "NAME          OTHER  N\n"
-                              "abcd...pqrst  other  1\n");
+    assert_string_equal(text, "NAME      OTHER  N\n"
+                              "abcde...  other  1\n");
     free(text);
 }
 
@@ -113,8 +114,70 @@ static void test_the_widest_names_lose_most(void **state)
     char *text = print(&columns);
     assert_string_equal(text,
                         "A              B                C                 D             REST\n"
-                        "1234567890abc  123456...opqrst  123456...defghij  1234567890ab  rest\n");
+                        "1234567890abc  123456...opqrst  1234567...efghij  1234567890ab  rest\n");
     free(text);
+}
+
+static void test_notes_stand_below_their_row(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {"A", ">N"};
+    struct columns columns = COLUMNS_INIT(headings);
+    columns.max_width = 0;
+    columns_add(&columns, "a");
+    columns_add(&columns, "1");
+    columns_add_note(&columns, "a note\x1b as long as it is %d", 1);
+    columns_add_note(&columns, "another one");
+    columns_add(&columns, "b");
+    columns_add(&columns, "2");
+    char *text = print(&columns);
+    assert_string_equal(text, "A  N\n"
+                              "a  1\n"
+                              "    a note? as long as it is 1\n"
+                              "    another one\n"
+                              "b  2\n");
+    free(text);
+}
+
+static void test_notes_are_wrapped(void **state)
+{
+    (void)state;
+    static const char *const headings[] = {">N"};
+    struct columns columns = COLUMNS_INIT(headings);
+    columns.max_width = 30; /* 26 for notes */
+    columns_add(&columns, "1");
+    columns_add_note(&columns, "\xc3\xa4"
+                               "bcdefghijklmnopqrst words  abcdefghijklmnopqrstuvwxyz0123 end");
+    char *text = print(&columns);
+    assert_string_equal(text, "N\n"
+                              "1\n"
+                              "    \xc3\xa4"
+                              "bcdefghijklmnopqrst words\n"
+                              "    abcdefghijklmnopqrstuvwxyz\n"
+                              "    0123 end\n");
+    free(text);
+}
+
+static void test_spans_and_speeds(void **state)
+{
+    (void)state;
+    static const struct {
+        long long seconds;
+        const char *want;
+    } spans[] = {{-1, "0s"}, {59, "59s"}, {185, "3m05s"}, {7800, "2h10m"}, {356400, "4d03h"}};
+    static const struct {
+        double speed;
+        const char *want;
+    } speeds[] = {{0, "0 B/s"}, {999, "999 B/s"}, {1000, "1.0 kB/s"}, {112.4e6, "112.4 MB/s"}};
+    char text[COLUMNS_SPAN_LEN];
+    for (size_t i = 0; i < sizeof(spans) / sizeof(*spans); i++) {
+        columns_format_span(spans[i].seconds, text);
+        assert_string_equal(text, spans[i].want);
+    }
+    for (size_t i = 0; i < sizeof(speeds) / sizeof(*speeds); i++) {
+        columns_format_speed(speeds[i].speed, text);
+        assert_string_equal(text, speeds[i].want);
+    }
 }
 
 static void check_size(unsigned long long bytes, const char *want)
@@ -146,6 +209,9 @@ int main(void)
         cmocka_unit_test(test_names_are_shortened_to_fit),
         cmocka_unit_test(test_columns_stay_readable_on_a_narrow_terminal),
         cmocka_unit_test(test_the_widest_names_lose_most),
+        cmocka_unit_test(test_notes_stand_below_their_row),
+        cmocka_unit_test(test_notes_are_wrapped),
+        cmocka_unit_test(test_spans_and_speeds),
         cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,6 +67,45 @@ static const char *state_of(struct uploads *uploads, unsigned id)
     return state;
 }
 
+/* Of the only upload of web. */
+static struct upload_info *get_info(struct uploads *uploads, size_t *ret_n)
+{
+    struct upload_info *infos;
+    assert_int_equal(uploads_list(uploads, "web", &infos, ret_n), 0);
+    assert_int_equal(*ret_n, 1);
+    return infos;
+}
+
+static void check_sending_again(struct uploads *uploads)
+{
+    size_t n;
+    struct upload_info *info = get_info(uploads, &n);
+    assert_string_equal(info->disk, "vda");
+    assert_string_equal(info->format, "raw");
+    assert_int_equal(info->attempt, 2);
+    assert_string_equal(info->retry, "the line is cut");
+    assert_int_equal(info->n_sent, DOUBLE_SIZE / 2);
+    assert_int_equal(info->size, DOUBLE_SIZE);
+    assert_true(info->idle_s >= 0);
+    assert_int_equal(info->ended_s, -1);
+    uploads_list_free(info, n);
+}
+
+static void check_ended(struct uploads *uploads)
+{
+    size_t n;
+    struct upload_info *info = get_info(uploads, &n);
+    assert_int_equal(info->attempt, 2);
+    assert_null(info->retry);
+    assert_int_equal(info->n_sent, DOUBLE_SIZE);
+    assert_true(info->speed >= 0);
+    assert_int_equal(info->rest_s, -1);
+    assert_int_equal(info->idle_s, -1);
+    assert_true(info->ended_s >= 0);
+    assert_true(info->ended.tv_sec > 0);
+    uploads_list_free(info, n);
+}
+
 static void answers_when_the_bytes_are_fixed(void **state)
 {
     (void)state;
@@ -80,10 +119,12 @@ static void answers_when_the_bytes_are_fixed(void **state)
     const char *sending[] = {"ID",       "SNAPSHOT", "1 ", "now", "now-of-web",
                              "image-1b", "sending",  "49", NULL};
     check_table(uploads, "web", sending);
+    check_sending_again(uploads);
     double_let_go(STEP_SEND);
     await_all(uploads);
     const char *active[] = {"image-1b", "active", "100", " -\n", NULL};
     check_table(uploads, "web", active);
+    check_ended(uploads);
     assert_int_equal(double_images(), 1);
     assert_int_equal(double_ends(), 1);
     assert_string_equal(double_reason(), "");

@@ -211,10 +211,14 @@ int glance_image_send(struct glance_image *image, const struct glance_body *body
                       struct error *err)
 {
     uint64_t size = body->size;
+    struct error lost;
+    progress->began(progress->ctx, 1, NULL);
     int r = send_pieces(body, progress, err);
     if (r == 0) {
         strcat(image->id, "b");
         progress->replaced(progress->ctx, image->id);
+        error_set(&lost, -ECONNRESET, "the line is cut");
+        progress->began(progress->ctx, 2, &lost);
         progress->moved(progress->ctx, GLANCE_SENDING, size / 2);
         r = take_step(STEP_SEND, cancel, err);
     }
@@ -256,7 +260,8 @@ static int describe(void *ctx, const struct upload_what *what, struct upload_dis
     (void)ctx;
     if (strcmp(what->snapshot, "now") != 0)
         return error_set(err, -ENOENT, "no snapshot '%s'", what->snapshot);
-    *ret_disk = (struct upload_disk){.guest_size = DOUBLE_SIZE, .format = "raw"};
+    *ret_disk =
+        (struct upload_disk){.guest_size = DOUBLE_SIZE, .format = "raw", .target = strdup("vda")};
     return 0;
 }
 

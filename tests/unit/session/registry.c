@@ -72,6 +72,10 @@ static void an_older_instant_with_readers_is_in_the_way(void **state)
     struct error err;
     assert_int_equal(open_fails(&f, "live", "vda", &err), -EBUSY);
     assert_string_equal(err.text, "an instant taken 0 s ago is still read by pid 4711");
+    reader_note_upload(reader, 7, "a name");
+    assert_int_equal(open_fails(&f, "live", "vda", &err), -EBUSY);
+    assert_string_equal(err.text,
+                        "an instant taken 0 s ago is still read by upload 7 (a name) of pid 4711");
     struct session_peek peek;
     registry_peek(f.registry, "id-live", "vda", &peek);
     assert_int_equal(peek.serial, 1);

@@ -32,7 +32,7 @@ static void a_failed_take_tells_all_and_keeps_the_serial(void **state)
 
 /* To be waited for, but enough for an open that nothing holds up, also on a slow machine or under
  * valgrind. */
-enum { SHORT_MS = 200 };
+enum { SHORT_MS = 300 };
 
 static void who_waits_for_a_hypervisor_that_hangs_is_told(void **state)
 {
