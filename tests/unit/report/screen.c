@@ -160,79 +160,78 @@ static void many_failures_are_folded(void **state)
 static void readers_come_in_order_with_their_mean_speed(void **state)
 {
     (void)state;
-    auto_free char *text =
-        draw_domains(
-            "[{'directory': 'web', 'instants': [{'readers': ["
-            "" READER(
-                "4", "vdaa",
-                "'position': 500000, 'bytes': 250000, 'open_ms': "
-                "10000") ","
-                         "" READER(
-                             "3", "vdb",
-                             "'position': 1000, 'bytes': 2000, "
-                             "'open_ms': 2000") ","
-                                                "" READER(
-                                                    "2", "vda",
-                                                    "'position': "
-                                                    "0, 'bytes': "
-                                                    "0, "
-                                                    "'open_ms': "
-                                                    "500") ","
-                                                           "" READER(
-                                                               "1",
-                                                               "v"
-                                                               "d"
-                                                               "a",
-                                                               "'"
-                                                               "p"
-                                                               "o"
-                                                               "s"
-                                                               "i"
-                                                               "t"
-                                                               "i"
-                                                               "o"
-                                                               "n"
-                                                               "'"
-                                                               ":"
-                                                               " "
-                                                               "0"
-                                                               ","
-                                                               " "
-                                                               "'"
-                                                               "b"
-                                                               "y"
-                                                               "t"
-                                                               "e"
-                                                               "s"
-                                                               "'"
-                                                               ":"
-                                                               " "
-                                                               "0"
-                                                               ","
-                                                               " "
-                                                               "'"
-                                                               "o"
-                                                               "p"
-                                                               "e"
-                                                               "n"
-                                                               "_"
-                                                               "m"
-                                                               "s"
-                                                               "'"
-                                                               ":"
-                                                               " "
-                                                               "5"
-                                                               "0"
-                                                               "0"
-                                                               "0") "]}],"
-                                                                    "'snapshot_readers': [" READER(
-                                                                        "5", "vda",
-                                                                        "'snapshot': 's1', "
-                                                                        "'upload': 8") "],"
-                                                                                       "'uploads': "
-                                                                                       "[" SENDING
-                                                                                       "]}]",
-            0);
+    auto_free char *text = draw_domains(
+        "[{'directory': 'web', 'instants': [{'readers': ["
+        "" READER(
+            "4", "vdaa",
+            "'position': 500000, 'bytes': 250000, 'open_ms': "
+            "10000") ","
+                     "" READER(
+                         "3", "vdb",
+                         "'position': 1000, 'bytes': 2000, "
+                         "'open_ms': 2000") ","
+                                            "" READER(
+                                                "2", "vda",
+                                                "'position': "
+                                                "0, 'bytes': "
+                                                "0, "
+                                                "'open_ms': "
+                                                "500") ","
+                                                       "" READER(
+                                                           "1",
+                                                           "v"
+                                                           "d"
+                                                           "a",
+                                                           "'"
+                                                           "p"
+                                                           "o"
+                                                           "s"
+                                                           "i"
+                                                           "t"
+                                                           "i"
+                                                           "o"
+                                                           "n"
+                                                           "'"
+                                                           ":"
+                                                           " "
+                                                           "0"
+                                                           ","
+                                                           " "
+                                                           "'"
+                                                           "b"
+                                                           "y"
+                                                           "t"
+                                                           "e"
+                                                           "s"
+                                                           "'"
+                                                           ":"
+                                                           " "
+                                                           "0"
+                                                           ","
+                                                           " "
+                                                           "'"
+                                                           "o"
+                                                           "p"
+                                                           "e"
+                                                           "n"
+                                                           "_"
+                                                           "m"
+                                                           "s"
+                                                           "'"
+                                                           ":"
+                                                           " "
+                                                           "5"
+                                                           "0"
+                                                           "0"
+                                                           "0") "]}],"
+                                                                "'snapshot_readers': [" READER(
+                                                                    "5", "vda",
+                                                                    "'snapshot': 's1', "
+                                                                    "'upload': 8") "],"
+                                                                                   "'uploads': "
+                                                                                   "[" SENDING
+                                                                                   "]}]",
+        0);
     check_part(text, "Readers",
                "DOMAIN  SNAPSHOT  DISK  PROGRAM   PID   %      SIZE       SPEED   LEFT\n"
                "web     now       vda   ?           0   0   977 KiB       0 B/s      -\n"
