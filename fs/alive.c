@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -17,6 +19,8 @@
 enum {
     HASH_LEN = 16,    /* of the mountpoint's, in a file's name */
     CREATE_TRIES = 8, /* another server may take a file for a leftover before it is locked */
+    TEXT_MAX = 4096,  /* of a file: a number and a source */
+    EXIT_MS = 10000,  /* from the first lock that a process lets go of to the last */
 };
 
 struct alive {
@@ -87,7 +91,7 @@ static int walk_files(const char *folder, const char *prefix,
 }
 
 /* Makes and locks one file. 0; -EAGAIN: another took it for a leftover; negative errno. */
-static int try_begin(const char *path, int *ret_fd)
+static int try_begin(const char *path, const char *source, int *ret_fd)
 {
     auto_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -102,9 +106,11 @@ static int try_begin(const char *path, int *ret_fd)
         unlink(path);
         return is_held_by_another(r) ? -EAGAIN : r;
     }
-    char text[16];
-    int len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-    r = state_write_all(fd, text, (size_t)len);
+    auto_free char *text = NULL;
+    int len = asprintf(&text, "%d\n%s\n", (int)getpid(), source);
+    if (len < 0)
+        text = NULL;
+    r = len < 0 ? -ENOMEM : state_write_all(fd, text, (size_t)len);
     if (r < 0)
         unlink(path);
     else
@@ -112,7 +118,7 @@ static int try_begin(const char *path, int *ret_fd)
     return r;
 }
 
-static int begin(const char *folder, const char *prefix, struct alive *alive)
+static int begin(const char *folder, const char *prefix, const char *source, struct alive *alive)
 {
     for (int i = 0; i < CREATE_TRIES; i++) {
         uint64_t random;
@@ -121,7 +127,7 @@ static int begin(const char *folder, const char *prefix, struct alive *alive)
             return -EIO;
         if (asprintf(&path, "%s/%s%016" PRIx64, folder, prefix, random) < 0)
             return -ENOMEM;
-        int r = try_begin(path, &alive->fd);
+        int r = try_begin(path, source, &alive->fd);
         if (r == 0) {
             alive->path = path;
             return 0;
@@ -133,8 +139,8 @@ static int begin(const char *folder, const char *prefix, struct alive *alive)
     return -EBUSY;
 }
 
-int alive_begin(const char *state_dir, const char *real_path, struct alive **ret_alive,
-                struct error *err)
+int alive_begin(const char *state_dir, const char *real_path, const char *source,
+                struct alive **ret_alive, struct error *err)
 {
     auto_free char *folder = folder_of(state_dir);
     auto_free struct alive *alive = calloc(1, sizeof(*alive));
@@ -145,7 +151,7 @@ int alive_begin(const char *state_dir, const char *real_path, struct alive **ret
     int r = state_make_dirs(folder);
     if (r == 0) {
         walk_files(folder, prefix, delete_leftover, NULL);
-        r = begin(folder, prefix, alive);
+        r = begin(folder, prefix, source, alive);
     }
     if (r < 0)
         return error_set(err, r, "cannot lock a file in '%s': %s", folder, strerrordesc_np(-r));
@@ -188,40 +194,106 @@ static void add_found(const char *path, void *ctx)
     found->fds[found->n++] = take_fd(fd);
 }
 
-/* Until no server has it. A shared lock, so that any number may wait. 1: there was a server. */
-static int wait_for_one(int fd)
+/* What is in the file: a number, and a source that points into @text. False: nothing of ours. */
+static bool read_server(int fd, char text[TEXT_MAX], struct alive_ended *ret_server)
 {
-    int r = lock_all(fd, F_OFD_SETLK, F_RDLCK);
-    if (!is_held_by_another(r))
-        return r;
-    do
-        r = lock_all(fd, F_OFD_SETLKW, F_RDLCK);
-    while (r == -EINTR);
-    return r < 0 ? r : 1;
+    ssize_t n = pread(fd, text, TEXT_MAX - 1, 0);
+    text[n > 0 ? n : 0] = '\0';
+    char *end;
+    long pid = strtol(text, &end, 10);
+    if (end == text || *end != '\n' || pid <= 0)
+        return false;
+    char *source = end + 1;
+    source[strcspn(source, "\n")] = '\0';
+    *ret_server = (struct alive_ended){.pid = (pid_t)pid, .source = source};
+    return true;
 }
 
-int alive_wait(const char *state_dir, const char *real_path, size_t *ret_n, struct error *err)
+static bool is_locked(int fd)
+{
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+static void close_found(struct found *found)
+{
+    for (size_t i = 0; i < found->n; i++)
+        close(found->fds[i]);
+    free(found->fds);
+}
+
+static int find_files(const char *state_dir, const char *real_path, struct found *found)
 {
     auto_free char *folder = folder_of(state_dir);
     char prefix[HASH_LEN + 2];
     if (!folder)
-        return error_set(err, -ENOMEM, "out of memory");
+        return -ENOMEM;
     make_prefix(real_path, prefix);
+    int r = walk_files(folder, prefix, add_found, found);
+    return r < 0 ? r : found->r;
+}
+
+pid_t alive_find(const char *state_dir, const char *real_path)
+{
     struct found found = {0};
-    int r = walk_files(folder, prefix, add_found, &found);
-    if (r == 0)
-        r = found.r;
+    char text[TEXT_MAX];
+    pid_t pid = 0;
     size_t n = 0;
+    find_files(state_dir, real_path, &found);
     for (size_t i = 0; i < found.n; i++) {
-        int one = r < 0 ? 0 : wait_for_one(found.fds[i]);
-        n += one > 0;
-        r = one < 0 ? one : r;
-        close(found.fds[i]);
+        struct alive_ended server;
+        if (!is_locked(found.fds[i]))
+            continue;
+        n++;
+        pid = read_server(found.fds[i], text, &server) ? server.pid : 0;
     }
-    free(found.fds);
+    close_found(&found);
+    return n == 1 ? pid : 0;
+}
+
+/*
+ * Until no server has it. A shared lock, so that any number may wait. One that is killed lets go of
+ * its locks one by one: all are free once it has exited. 1: there was a server.
+ */
+static int wait_for_one(int fd)
+{
+    char text[TEXT_MAX];
+    struct alive_ended server;
+    int r = lock_all(fd, F_OFD_SETLK, F_RDLCK);
+    if (!is_held_by_another(r))
+        return r;
+    auto_close int process = read_server(fd, text, &server) ? pidfd_open(server.pid, 0) : -1;
+    do
+        r = lock_all(fd, F_OFD_SETLKW, F_RDLCK);
+    while (r == -EINTR);
+    struct pollfd gone = {.fd = process, .events = POLLIN};
+    if (r == 0 && process >= 0 && poll(&gone, 1, EXIT_MS) < 0)
+        return -errno;
+    return r < 0 ? r : 1;
+}
+
+/* The file of one that was killed has not been deleted. */
+static void tell(int fd, const struct alive_visitor *visitor)
+{
+    char text[TEXT_MAX];
+    struct alive_ended server;
+    if (read_server(fd, text, &server))
+        visitor->ended(visitor->ctx, &server);
+}
+
+int alive_wait(const char *state_dir, const char *real_path, const struct alive_visitor *visitor,
+               size_t *ret_n, struct error *err)
+{
+    struct found found = {0};
+    int r = find_files(state_dir, real_path, &found);
+    for (size_t i = 0; r >= 0 && i < found.n; i++)
+        r = wait_for_one(found.fds[i]);
+    for (size_t i = 0; r >= 0 && i < found.n; i++)
+        tell(found.fds[i], visitor);
+    close_found(&found);
     if (r < 0)
-        return error_set(err, r, "cannot look for servers in '%s': %s", folder,
+        return error_set(err, r, "cannot look for servers in '%s/mounts': %s", state_dir,
                          strerrordesc_np(-r));
-    *ret_n = n;
+    *ret_n = found.n;
     return 0;
 }

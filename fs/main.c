@@ -234,7 +234,8 @@ static int open_mount(struct program *p, struct error *err)
 static void begin_alive(struct program *p)
 {
     struct error err = {0};
-    if (alive_begin(p->options.state_dir, mount_path(p->mount), &p->alive, &err) < 0)
+    if (alive_begin(p->options.state_dir, mount_path(p->mount), p->options.source, &p->alive,
+                    &err) < 0)
         log_warn("%s: virtsnapfs --wait will not wait for this server", err.text);
 }
 
@@ -383,6 +384,10 @@ static int run(struct program *p)
     }
     if (p->helper.is_fake)
         return EXIT_FINE;
+    if (errand_check_free(&p->options, &err) < 0) {
+        log_error("%s", err.text);
+        return EXIT_NO_MOUNT;
+    }
     signals_block();
     notify_begin(&p->notify);
     if (cloud_load(p->options.cloud, &p->cloud, &err) < 0) {

@@ -234,8 +234,16 @@ char *mountpoint_resolve(const char *path)
 
 bool mountpoint_is_dead(const char *real_path)
 {
-    struct stat st;
-    return stat(real_path, &st) < 0 && errno == ENOTCONN;
+    /* The kernel knows the root's attributes for a while, and would not notice. */
+    struct statx stx;
+    return statx(AT_FDCWD, real_path, AT_STATX_FORCE_SYNC, STATX_TYPE, &stx) < 0 &&
+           errno == ENOTCONN;
+}
+
+bool mountpoint_is_served(const char *real_path)
+{
+    dev_t dev;
+    return mountpoint_find_device(real_path, &dev) && !mountpoint_is_dead(real_path);
 }
 
 bool mountpoint_detach(const char *real_path)
@@ -245,22 +253,28 @@ bool mountpoint_detach(const char *real_path)
     return geteuid() != 0 && run_fusermount(real_path);
 }
 
-static void detach_dead(const char *path)
+/* Dead ones may lie over each other, and over one that lives. */
+static int detach_dead(const char *path, struct error *err)
 {
-    auto_free char *at = resolve_parent(path);
-    struct mountinfo info;
-    if (!at || !find_ours(at, &info))
-        return;
-    mountinfo_fini(&info);
-    if (mountpoint_detach(at))
+    auto_free char *at = mountpoint_resolve(path);
+    dev_t dev;
+    while (at && mountpoint_find_device(at, &dev)) {
+        if (!mountpoint_is_dead(at))
+            return error_set(err, -EBUSY, "'%s' is already served by virtsnapfs; umount it first",
+                             at);
+        if (!mountpoint_detach(at))
+            break;
         log_warn("the server of an earlier mount at '%s' had died: detached that mount", at);
+    }
+    return 0;
 }
 
 int mountpoint_prepare(const char *path, char **ret_real, struct error *err)
 {
     struct stat st;
-    if (mountpoint_is_dead(path))
-        detach_dead(path);
+    int r = detach_dead(path, err);
+    if (r < 0)
+        return r;
     if (stat(path, &st) < 0)
         return error_set(err, -errno, "cannot mount on '%s': %s", path, strerrordesc_np(errno));
     if (!S_ISDIR(st.st_mode))

@@ -27,10 +27,11 @@ int mountinfo_parse(const char *line, struct mountinfo *ret_info);
 void mountinfo_fini(struct mountinfo *info);
 
 /*
- * Makes @path (absolute) ready to be mounted on: a mount of ours there whose server has died is
+ * Makes @path (absolute) ready to be mounted on: mounts of ours there whose servers have died are
  * detached first.
  *
- * 0 and the real path (caller frees); or negative errno if it is no directory that can be reached.
+ * 0 and the real path (caller frees); -EBUSY: a mount of ours is there, which would be hidden; or
+ * another negative errno if it is no directory that can be reached.
  */
 int mountpoint_prepare(const char *path, char **ret_real, struct error *err);
 
@@ -43,6 +44,8 @@ char *mountpoint_resolve(const char *path);
 
 /* Is the mount of ours at @real_path dead: its server gone without unmounting it? */
 bool mountpoint_is_dead(const char *real_path);
+/* Is there one that is not? Asks it. */
+bool mountpoint_is_served(const char *real_path);
 
 /* Takes away what is mounted on @real_path, lazily. True if that was possible. */
 bool mountpoint_detach(const char *real_path);

@@ -66,6 +66,12 @@ const char *journal_source(const struct journal *journal);
  */
 bool journal_names(const struct journal *journal, const char *mark);
 
+/*
+ * How many changes daemons of this source have left that are gone, and that no other daemon has
+ * taken over. Changes nothing. 0 and the number, or negative errno.
+ */
+int journal_count_left(const struct journal *journal, size_t *ret_n, struct error *err);
+
 struct journal_leftover {
     struct journal_entry *entry; /* now of this journal */
     struct change *change;

@@ -241,3 +241,48 @@ bool journal_names(const struct journal *journal, const char *mark)
     int r = walk_folder(journal->root, visit_search, &search);
     return search.is_found || (r < 0 && r != -ENOENT);
 }
+
+/* Of journal_count_left(). */
+struct count {
+    const struct journal *journal;
+    size_t n;
+    int r; /* negative errno of what could not be read */
+};
+
+static void count_entry(void *ctx, const char *name)
+{
+    struct count *count = ctx;
+    auto_free char *mark = strdup(name);
+    if (!mark)
+        count->r = -ENOMEM;
+    else if (cut_suffix(mark, journal_entry_suffix) && journal_is_mark(mark))
+        count->n++;
+}
+
+static void count_folder(void *ctx, const char *name)
+{
+    struct count *count = ctx;
+    const struct journal *journal = count->journal;
+    if (strncmp(name, journal->prefix, strlen(journal->prefix)) != 0)
+        return;
+    auto_free char *path = NULL;
+    if (asprintf(&path, "%s/%s", journal->root, name) < 0) {
+        path = NULL;
+        count->r = -ENOMEM;
+    } else if (!journal_folder_is_owned(path)) {
+        int r = walk_folder(path, count_entry, count);
+        count->r = r < 0 && r != -ENOENT ? r : count->r;
+    }
+}
+
+int journal_count_left(const struct journal *journal, size_t *ret_n, struct error *err)
+{
+    struct count count = {.journal = journal};
+    int r = walk_folder(journal->root, count_folder, &count);
+    if (r == 0)
+        r = count.r;
+    if (r < 0 && r != -ENOENT)
+        return error_set(err, r, "cannot read '%s': %s", journal->root, strerrordesc_np(-r));
+    *ret_n = count.n;
+    return 0;
+}

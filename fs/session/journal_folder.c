@@ -107,6 +107,14 @@ static int lock_folder(struct journal_folder *folder, int flags, struct error *e
     return 0;
 }
 
+bool journal_folder_is_owned(const char *path)
+{
+    auto_close int folder = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    auto_close int fd = openat(folder, lock_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
 bool journal_folder_is_gone(const struct journal_folder *folder)
 {
     struct stat st;

@@ -41,6 +41,9 @@ int journal_folder_make(const char *root, const char *prefix, struct journal_fol
  */
 int journal_folder_take(char *path, struct journal_folder **ret_folder, struct error *err);
 
+/* Does a daemon have the folder at @path? Takes no lock, so that nobody is misled by it. */
+bool journal_folder_is_owned(const char *path);
+
 /* Somebody has deleted it, with the lock that we hold in it. */
 bool journal_folder_is_gone(const struct journal_folder *folder);
 

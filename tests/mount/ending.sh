@@ -89,6 +89,33 @@ assert_same_bytes "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
 assert_eq "$(grep -c " $MNT " /proc/self/mountinfo)" 1 'mounts at that place'
 mount_stop
 
+# What is served is not hidden under a second mount, by whatever path, source or state=; the first one
+# never notices. Dead ones that lie over it (as a server of before could leave them) are taken away.
+refuse() {
+    local status=0
+    # shellcheck disable=SC2086
+    timeout 60 $VIRTSNAPFS "$@" </dev/null >"$T/log.refused" 2>&1 || status=$?
+    assert_eq "$status" 4 "status of virtsnapfs $*"
+}
+n_mounts_here() {
+    grep -c " $MNT .* - fuse.virtsnapfs" /proc/self/mountinfo
+}
+mount_start "dir:$T/images"
+refuse -o "state=$T/state" "dir:$T/images" "$MNT"
+assert_eq "$(cat "$T/log.refused")" \
+    "virtsnapfs: error: '$MNT' is already served by virtsnapfs (process $PID); umount it first" 'reason'
+ln -s "$MNT" "$T/link"
+refuse -f -o "state=$T/state" "dir:$T/below" "$T/link/"
+assert_match "$(cat "$T/log.refused")" "'$MNT' is already served by virtsnapfs \(process $PID\)" 'by a link'
+refuse -o "state=$T/other,sandbox=no" "dir:$T/images" "$MNT"
+assert_match "$(cat "$T/log.refused")" 'already served by virtsnapfs; umount' 'with another state='
+# Before anything is connected: this source is nobody's.
+refuse -o "state=$T/state" "qemu:///system?socket=$T/nowhere" "$MNT"
+assert_eq "$(n_mounts_here)" 1 'mounts after those that were refused'
+is_serving || fail 'the first mount does not answer'
+assert_same_bytes "$MNT/a.qcow2/snapshots/now.raw" "$T/a.raw"
+mount_stop
+
 # A start that hangs: the signal ends what a person waits for at once, and what is left of it as soon as
 # libvirt says anything; nothing is mounted.
 # shellcheck disable=SC2086

@@ -90,7 +90,7 @@ os.waitpid(pid, 0)
 print(said.decode(), end="")
 PY
 }
-on_terminal=$(on_terminal 60)
+on_terminal=$(on_terminal)
 assert_match "$on_terminal" '(^|.)a-f[a-z-]*\.\.\.[0-9]*2?.raw +now +vda +bash' 'a long name on a terminal'
 while IFS= read -r line; do
     [[ $line != *READERS* && $line != *LEFT* ]] || ((${#line} <= 81)) || fail "too long for a terminal: $line"

@@ -132,10 +132,14 @@ kill -KILL "$PID"
 wait_for 30 is_gone_or_zombie "$PID"
 ends 2 --status "$MNT"
 : >"$LOG"
+ends 2 --wait -o "state=$T/other" "$MNT"
 mount_start_at "dir:$T/images"
 logged 'had died'
 ends 2 --wait -o "state=$T/other" "$MNT"
+ends 4 -o "$state" "dir:$T/images" "$MNT"
+ends 4 -o "state=$T/other" "dir:$T/images" "$MNT"
 mount_stop
+ends 2 --status "$T/nowhere"
 
 # The journal.
 prefix=$(printf 'dir:%s' "$T/images" | sha256sum | head -c 16)

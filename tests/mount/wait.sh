@@ -52,6 +52,7 @@ start_wait "$T/elsewhere"
 assert_wait 0 'never mounted'
 start_wait "$T/nowhere"
 assert_wait 0 'no such folder'
+assert_match "$(cat "$T/log.wait")" "warning: there is no '$T/nowhere'" 'no such folder'
 start_wait /proc
 assert_wait 0 "another's mount"
 start_wait "$T/nowhere/at/all"
@@ -59,7 +60,7 @@ assert_wait 2 'no way to such a folder'
 
 # Two wait for one that is mounted, by whatever path; its end lets both go.
 mount_start "dir:$T/images"
-assert_eq "$(cat "$(lock_file)")" "$PID" 'number in the file'
+assert_eq "$(cat "$(lock_file)")" "$PID"$'\n'"dir:$T/images" 'the file'
 assert_eq "$(stat -c %a "$(lock_file)" "$T/state/mounts" | xargs)" '600 700' 'modes'
 ln -s "$MNT" "$T/link"
 start_wait "$T/link"
@@ -111,8 +112,46 @@ assert_wait 0 'a server that was killed'
 start_wait "$MNT"
 assert_wait 0 'a dead mount'
 [[ -e $(lock_file) ]] || fail 'a killed server leaves its file'
+# With another state= nobody can tell what it has left.
+start_wait -o "state=$T/other" "$MNT"
+assert_wait 2 'a dead mount with another state='
+assert_match "$(cat "$T/log.wait")" 'has died, and had another state=' 'what it says of that'
 mount_start_at "dir:$T/images"
-assert_eq "$(cat "$(lock_file)")" "$PID" 'the only file now'
+assert_eq "$(head -n 1 "$(lock_file)")" "$PID" 'the only file now'
+
+# Killed, with domains in the journal of its source: said, also when it is unmounted, by those that
+# waited and those that come later; until they are put back, or another daemon has taken them over.
+prefix=$(printf 'dir:%s' "$T/images" | sha256sum | head -c 16)
+entry=$T/state/journal/$prefix-0123456789abcdef/virtsnapfs-0123456789abcdef.json
+(umask 077 && mkdir -p "${entry%/*}")
+start_wait "$MNT"
+assert_blocked 1
+(umask 077 && touch "${entry%/*}/lock" "$entry")
+kill -KILL "$PID"
+wait "$PID" 2>/dev/null || true
+left="error: process $PID, which served '$MNT', is gone, and domains are not put back: 1;"
+assert_wait 2 'a server that was killed and left something'
+assert_match "$(cat "$T/log.wait")" "$left" 'what it says of what is left'
+umount "$MNT"
+start_wait "$MNT"
+assert_wait 2 'the same without a mount'
+assert_match "$(cat "$T/log.wait")" "$left .*--recover dir:$T/images" 'what it says without a mount'
+python3 -c 'import fcntl, struct, sys, time
+f = open(sys.argv[1], "r+")
+fcntl.fcntl(f, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
+print("locked", flush=True)
+time.sleep(600)' "${entry%/*}/lock" >"$T/holder" &
+holder=$!
+waiters+=("$holder")
+wait_for 30 grep -q locked "$T/holder" || fail 'no lock'
+start_wait "$MNT"
+assert_wait 0 'taken over by another'
+kill "$holder"
+wait "$holder" 2>/dev/null || true
+rm -r "$T/state/journal"
+start_wait "$MNT"
+assert_wait 0 'put back'
+mount_start_at "dir:$T/images"
 
 # Another state= does not know this server, and must not say that it has ended.
 status=0

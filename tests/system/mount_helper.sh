@@ -69,6 +69,19 @@ assert_match "$(findmnt -no OPTIONS "$MNT")" '^rw,' 'options of -o ro,rw'
 run 0 umount "$MNT"
 gone
 
+# What is mounted is not mounted once more, and mount -a does not try.
+echo "dir:$T/images $MNT virtsnapfs $state 0 0" >>/etc/fstab
+run 0 mount "$MNT"
+run 0 mount -a
+run 32 mount "$MNT"
+says 'already mounted|already served'
+run 32 mount -t virtsnapfs "dir:$T/images" "$MNT" -o "$state"
+says 'already served by virtsnapfs \(process [0-9]+\)'
+sed -i '$d' /etc/fstab
+assert_eq "$(findmnt -nro TARGET -t fuse.virtsnapfs "$MNT" | wc -l)" 1 'mounts there'
+run 0 umount "$MNT"
+gone
+
 # -f mounts nothing, and does not even ask libvirt, but finds what cannot be.
 run 0 mount -f -t virtsnapfs "dir:$T/images" "$MNT" -o "$state"
 run 0 mount -f -t virtsnapfs 'qemu:///system?socket=/nowhere' "$MNT" -o "$state"
