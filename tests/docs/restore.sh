@@ -43,21 +43,31 @@ make_disk() {
     umount "$inside"
     losetup -d "$disk"
     disk=''
-    qemu-img convert -f raw -O qcow2 "$T/vda.raw" $images/web.qcow2
+    qemu-img convert -f raw -O qcow2 "$T/vda.raw" $images/web.base.qcow2
+    qemu-img create -q -f qcow2 -b $images/web.base.qcow2 -F qcow2 $images/web.qcow2
     truncate -s 16M $images/web-vdb.raw
 }
 
+# As after somebody's external snapshot, the definition names a backing file.
 define_web() {
+    local backing="<backingStore type='file'><format type='qcow2'/><source file='$images/web.base.qcow2'/></backingStore>"
     echo "<domain type='qemu'><name>web</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>
         <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os><features><acpi/></features>
         <on_reboot>destroy</on_reboot>
         <devices><emulator>$(command -v qemu-system-x86_64)</emulator>
-        $(disk_xml $images/web.qcow2 qcow2 vda)$(disk_xml $images/web-vdb.raw raw vdb)
+        $(disk_xml $images/web.qcow2 qcow2 vda | sed "s|<target|$backing<target|")$(disk_xml $images/web-vdb.raw raw vdb)
         <interface type='user'><model type='virtio'/></interface>
         <serial type='file'><source path='$T/log.web'/><target port='0'/></serial>
         <serial type='unix'><source mode='bind' path='$T/guest/web'/><target port='1'/></serial>
         <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>" >"$T/define.xml"
     virsh define "$T/define.xml" >/dev/null
+}
+
+# A guest that is off, with a data disk that is a file system as a whole.
+define_mail() {
+    qemu-img create -q -f qcow2 $images/mail.qcow2 8M
+    mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 -d "$T/etc" $images/mail-vdb.raw 8M
+    domain_define mail "$(disk_xml $images/mail.qcow2 qcow2 vda)" "$(disk_xml $images/mail-vdb.raw raw vdb)"
 }
 
 # assert_one_moment FOLDER: both disks are of one moment after $before and before $after.
@@ -89,9 +99,11 @@ assert_guest_is_complete() {
 
 make_disk
 define_web
+define_mail
 guest_start web
 guest_run web 'mount -t ext4 /dev/vda1 /mnt && echo by the guest >/mnt/written && sync'
 virsh dumpxml --inactive web >"$T/web.xml"
+grep -q "<source file='$images/web.base.qcow2'/>" "$T/web.xml" || fail "no backing file in the definition: $(cat "$T/web.xml")"
 wait_for 60 has_written 600 || fail 'the guest is slow'
 
 # --- looking inside ---------------------------------------------------------------------------------
@@ -110,6 +122,9 @@ assert_errno EROFS create /mnt/look/new
 page_run look-end
 disk=''
 settle
+page_run whole
+diff -r -x lost+found "$T/etc" /mnt/look || fail 'files of a disk without partitions'
+page_run look-end
 page_run replay
 disk=''
 settle
@@ -156,7 +171,9 @@ qemu-img check -q -f qcow2 $images/web.qcow2 || fail 'the restored qcow2'
 qemu-img compare -q -f qcow2 -F raw $images/web.qcow2 $copy/snapshots/now.raw || fail 'the restored first disk'
 qemu-img compare -q -f raw -F raw $images/web-vdb.raw $copy/snapshots/now.vdb.raw || fail 'the restored second disk'
 page_run define
-diff "$T/web.xml" <(virsh dumpxml --inactive web) || fail 'the restored definition is another'
+virsh dumpxml --inactive web >"$T/again.xml"
+diff <(xmlstarlet ed -d //disk/backingStore "$T/web.xml") <(xmlstarlet ed -d //disk/backingStore "$T/again.xml") ||
+    fail 'the restored definition is another'
 assert_guest_is_complete
 
 # --- beside itself ---------------------------------------------------------------------------------
