@@ -143,6 +143,11 @@ openstack image save --file "$T/saved" snap1-of-fed18
 assert_eq "$(qemu-img info "$T/saved" | sed -n 's/^file format: //p')" qcow2 'format of the image'
 oracle "$T/saved" qcow2 "$T/saved.raw"
 cmp "$T/saved.raw" "$T/vda.raw"
+# docs/restore.md: and back.
+echo 'now snap1-of-web --poll' >/mnt/vms/fed18/upload
+mkdir -p /var/lib/libvirt/images
+page_borrow "$PAGES/restore.md" get-glance
+qemu-img compare -q -f qcow2 -F raw /var/lib/libvirt/images/web.qcow2 "$T/vda.raw"
 umount /mnt/vms
 is_ended
 domain_destroy fed18

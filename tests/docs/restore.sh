@@ -128,6 +128,8 @@ page_run look-end
 page_run replay
 disk=''
 settle
+# (docs/examples.sh runs it.)
+page_ran+=(get-glance)
 
 # --- backups, of different moments -----------------------------------------------------------------
 
