@@ -9,7 +9,7 @@
 : "${KILLER:?is not set: run this by meson test}"
 
 # shellcheck disable=SC2034
-TIMEOUT_S=5 # timeout= of the mounts
+TIMEOUT_S=$((5 * DEADLINE_FACTOR)) # timeout= of the mounts
 # shellcheck disable=SC2034
 QEMU_PID_FILE=/run/libvirt/qemu/guest.pid
 DISKS=$T/disks

@@ -57,7 +57,7 @@ cleanup() {
         kill -KILL "${pids[i]}" 2>/dev/null
         wait "${pids[i]}" 2>/dev/null
     done
-    if ((status == 0)) && print_valgrind_reports; then
+    if print_valgrind_reports && ((status == 0)); then
         echo 'FAILED: valgrind complained' >&2
         status=1
     fi
