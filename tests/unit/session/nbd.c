@@ -281,6 +281,16 @@ static void a_server_that_dies_is_eio_at_once(void **state)
     qcow_close(unread);
 }
 
+/* Under valgrind: libnbd must not be asked to say anything to it. */
+static void a_server_that_died_unnoticed_is_hung_up_on(void **state)
+{
+    (void)state;
+    struct qcow_image *opened = open_export(TIMEOUT_MS);
+    expect_bytes(opened, 0, MIB);
+    kill_server();
+    qcow_close(opened);
+}
+
 /* Or each read would have a line of its own in the log. */
 static void a_server_that_dies_has_one_reason(void **state)
 {
@@ -370,6 +380,7 @@ int main(void)
         SERVED(more_readers_than_connections_are_all_served),
         SERVED(a_missing_server_or_export_is_eio),
         SERVED(a_server_that_dies_is_eio_at_once),
+        SERVED(a_server_that_died_unnoticed_is_hung_up_on),
         SERVED(a_server_that_dies_has_one_reason),
         SERVED(readers_under_way_get_eio_when_the_server_dies),
         SERVED(a_server_that_hangs_is_eio_in_time_and_read_again_later),
