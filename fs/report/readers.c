@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Who reads what, how much of it, and how fast. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,6 +87,11 @@ static int compare_rows(const void *a, const void *b)
 enum { PROGRAM_LEN = 32 };
 static void find_program(json_int_t pid, char *ret_text)
 {
+    if (pid == 0 || (kill((pid_t)pid, 0) < 0 && errno == ESRCH)) {
+        /* Reads of the kernel's own; or losetup, say, has opened it, ended, and left it to that. */
+        snprintf(ret_text, PROGRAM_LEN, pid == 0 ? "kernel" : "(ended)");
+        return;
+    }
     char path[64];
     snprintf(path, sizeof(path), "/proc/%lld/comm", (long long)pid);
     FILE *file = fopen(path, "re");

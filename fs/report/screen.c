@@ -127,6 +127,23 @@ static int draw_leftovers(const json_t *domains, const struct canvas *canvas)
     return draw_table("Left over: to be put back as they were", &table, canvas);
 }
 
+/* Nothing is wrong with these, and nothing is to be done about them here. */
+static int draw_elsewhere(const json_t *domains, const struct canvas *canvas)
+{
+    static const char *const headings[] = {"DOMAIN", "METHOD", "FILE", ">PID"};
+    __attribute__((cleanup(columns_fini))) struct columns table = COLUMNS_INIT(headings);
+    const json_t *domain, *used;
+    for (size_t i = 0; (domain = json_array_get(domains, i)); i++)
+        for (size_t k = 0; (used = nth_of(domain, "elsewhere", k)); k++) {
+            const json_t *file = json_array_get(json_object_get(used, "files"), 0);
+            columns_add(&table, "%s", text_of(domain, "directory", "?"));
+            columns_add(&table, "%s", text_of(used, "method", "-"));
+            columns_add(&table, "%s", file ? json_string_value(file) : "-");
+            columns_add(&table, "%lld", (long long)number_of(used, "pid"));
+        }
+    return draw_table("In use by another mount, with another state=", &table, canvas);
+}
+
 /* Of one moment, or of a file that cannot be read now. All borrowed. */
 struct error_row {
     const char *time; /* NULL: now */
@@ -254,6 +271,8 @@ int sample_draw(const struct sample *sample, const struct sample *before, size_t
         r = draw_readers(sample, before, &uploads, &canvas);
     if (r == 0)
         r = draw_uploads(&uploads, &canvas);
+    if (r == 0)
+        r = draw_elsewhere(domains, &canvas);
     if (r == 0)
         r = draw_leftovers(domains, &canvas);
     return r < 0 ? r : draw_errors(domains, &uploads, &canvas);

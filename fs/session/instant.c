@@ -240,6 +240,7 @@ static int make(struct instant *instant, struct error *err)
     if (reason)
         log_info("domain '%s': the instant is crash-consistent: %s", instant->domain->name, reason);
     instant->change->is_made = true;
+    claim_take(&instant->claim, instant->change);
     r = blame_host(journal_update(instant->entry, instant->change, err), err);
     return r < 0 ? r : instant_open_images(instant, err);
 }
@@ -314,6 +315,7 @@ int instant_release(struct instant *instant, struct error *err)
     if (!instant->change)
         return 0;
     instant->is_undoing = true;
+    claim_take(&instant->claim, instant->change); /* what was left by another is ours now */
     int thawed = thaw(instant, &frozen);
     struct change_steps steps = steps_of(instant);
     int r = instant->method->undo(instant->config->host, instant->change, &steps, err);
@@ -323,6 +325,7 @@ int instant_release(struct instant *instant, struct error *err)
         return r;
     if (thawed < 0)
         return error_set(err, thawed, "%s", frozen.text);
+    claim_drop(&instant->claim);
     journal_remove(take_ptr(instant->entry));
     change_free(take_ptr(instant->change));
     return 0;
@@ -334,6 +337,7 @@ void instant_fini(struct instant *instant)
         log_warn("domain '%s' is left to the next mount or to --recover; '%s' says what was done",
                  instant->change->domain_name, journal_entry_path(instant->entry));
     instant_close_images(instant);
+    claim_drop(&instant->claim);
     free(take_ptr(instant->failures));
     quiesce_free(take_ptr(instant->quiesce));
     journal_forget(take_ptr(instant->entry));

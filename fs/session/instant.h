@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "fs/host/host.h"
+#include "fs/session/claim.h"
 #include "fs/session/image.h"
 #include "fs/session/registry.h"
 #include "fs/session/space.h"
@@ -40,6 +41,7 @@ struct instant {
     /* What there is to undo; NULL once nothing is. */
     struct change *change;
     struct journal_entry *entry; /* of @change */
+    struct claim claim;          /* on its overlays */
 
     bool is_undoing;      /* the change; or it was tried */
     bool is_without_note; /* that was logged */

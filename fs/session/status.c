@@ -212,6 +212,7 @@ static void describe_slot_locked(const struct slot *slot, json_t *root, struct f
                         slot ? describe_readers_locked(&slot->named) : json_array());
     json_object_set_new(root, "errors", slot ? describe_errors_locked(slot) : json_array());
     json_object_set_new(root, "leftovers", leftovers);
+    json_object_set_new(root, "elsewhere", json_array());
 }
 
 static void add_overlay_bytes(json_t *root, const struct files *files)
@@ -226,11 +227,13 @@ static void add_overlay_bytes(json_t *root, const struct files *files)
 static void add_unclaimed(struct registry *registry, const struct domain *domain, json_t *root)
 {
     struct host *host = registry->config.host;
-    json_t *leftover = NULL;
+    json_t *found = NULL;
+    bool is_elsewhere = false;
     if (registry->config.journal && host->ops->method(host, CHANGE_OVERLAY))
-        leftover = unclaimed_describe(registry->config.journal, domain);
-    if (leftover)
-        json_array_append_new(json_object_get(root, "leftovers"), leftover);
+        found = unclaimed_describe(registry->config.journal, domain, &is_elsewhere);
+    if (found)
+        json_array_append_new(json_object_get(root, is_elsewhere ? "elsewhere" : "leftovers"),
+                              found);
 }
 
 /* What is not known, or not so, is left out. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/session/claim.h"
 #include "fs/session/journal_internal.h"
 #include "qcow/base/cleanup.h"
 
@@ -135,25 +136,52 @@ int unclaimed_find(const struct journal *journal, const struct domain *domain,
     return build_change(domain, mark, ret_change, err);
 }
 
-json_t *unclaimed_describe(const struct journal *journal, const struct domain *domain)
+/* The process that lives and works with the overlays of the domain; 0: none is to be seen. */
+static pid_t find_holder(const struct domain *domain)
+{
+    char mark[CHANGE_MARK_LEN + 1];
+    const struct disk *disk = find_overlay(domain, mark);
+    return disk ? claim_find_holder(disk->layers[0].path) : 0;
+}
+
+static json_t *list_files(const struct change *change)
+{
+    json_t *files = json_array();
+    for (size_t i = 0; change && i < change->n_disks; i++) {
+        json_t *file = json_string(change->disks[i].file);
+        json_array_append_new(files, file ? file : json_string("?"));
+    }
+    return files;
+}
+
+/* Nothing to type: nobody but that process is to touch them. */
+static json_t *describe_elsewhere(const struct change *change, pid_t holder)
+{
+    return json_pack("{sssisoss}", "reason", "in use by another mount, with another state=", "pid",
+                     (int)holder, "files", list_files(change), "method",
+                     change_method_name(CHANGE_OVERLAY));
+}
+
+json_t *unclaimed_describe(const struct journal *journal, const struct domain *domain,
+                           bool *ret_is_elsewhere)
 {
     auto_change struct change *change = NULL;
     struct error why = {0};
     int r = unclaimed_find(journal, domain, &change, &why);
     if (r == 0 && !change)
         return NULL;
-    json_t *files = json_array();
-    for (size_t i = 0; change && i < change->n_disks; i++) {
-        json_t *file = json_string(change->disks[i].file);
-        json_array_append_new(files, file ? file : json_string("?"));
-    }
+    pid_t holder = find_holder(domain);
+    *ret_is_elsewhere = holder != 0;
+    if (holder)
+        return describe_elsewhere(change, holder);
     json_t *commands = change ? journal_commands(change, journal_source(journal)) : NULL;
     return json_pack("{sssosososssb}", "state", "unclaimed", "reason",
                      json_string(r < 0 ? why.text
-                                       : "the domain is on overlays of virtsnapfs that no journal "
-                                         "in the state folder names"),
-                     "files", files, "commands", commands ? commands : json_array(), "method",
-                     change_method_name(CHANGE_OVERLAY), "from_earlier_mount", true);
+                                       : "the domain is on overlays of another mount, with another "
+                                         "state=, or of one that is gone: no journal in the state "
+                                         "folder names them"),
+                     "files", list_files(change), "commands", commands ? commands : json_array(),
+                     "method", change_method_name(CHANGE_OVERLAY), "from_earlier_mount", true);
 }
 
 /* One more in the array, which has room for it. */
@@ -165,6 +193,12 @@ static int adopt(struct journal *journal, const struct domain *domain,
     int r = unclaimed_find(journal, domain, &change, err);
     if (r < 0 || !change)
         return r;
+    pid_t holder = find_holder(domain);
+    if (holder)
+        return error_set(err, -EBUSY,
+                         "its overlays are in use by another mount, with another state= (process "
+                         "%d)",
+                         (int)holder);
     r = journal_add(journal, change, &entry, err);
     if (r == 0)
         leftovers[(*n)++] = (struct journal_leftover){.entry = entry, .change = take_ptr(change)};

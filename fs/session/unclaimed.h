@@ -2,7 +2,8 @@
 /*
  * Overlays of this program that no journal names: the state folder was lost, or it was another one.
  * They are known by their names, BASE.MARK.overlay. A mount only shows them in `status`, since
- * their daemon may live with a state folder of its own; `--recover` merges them.
+ * their daemon may live with a state folder of its own; `--recover` merges them, unless that daemon
+ * is seen to live (claim.h).
  */
 #pragma once
 
@@ -21,8 +22,12 @@
 int unclaimed_find(const struct journal *journal, const struct domain *domain,
                    struct change **ret_change, struct error *err);
 
-/* The entry for `leftovers` of `status`; NULL: none. */
-json_t *unclaimed_describe(const struct journal *journal, const struct domain *domain);
+/*
+ * The entry for `leftovers` of `status`, or for `elsewhere` if their daemon is seen to live; NULL:
+ * none.
+ */
+json_t *unclaimed_describe(const struct journal *journal, const struct domain *domain,
+                           bool *ret_is_elsewhere);
 
 /*
  * Finds those of all domains, and enters them in the journal as leftovers.

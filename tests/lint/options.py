@@ -158,7 +158,7 @@ def check_readme(names):
 
 
 def check_helper():
-    letters = between(read("fs/helper.c"), r'getopt\(argc, argv, ":', r'"', "letters of the helper")
+    letters = between(read("fs/helper.c"), r'getopt\(argc, argv, "-:', r'"', "letters of the helper")
     wanted = dict.fromkeys("-" + letter for letter in letters.replace(":", ""))
     text = "".join(re.findall(r'"(.*?)"', between(
         read("fs/helper.c"), r"^void helper_print_help\(.*?\)\n", r"^\}", "the helper's help")))
