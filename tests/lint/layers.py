@@ -35,7 +35,7 @@ LAYERS = {
                 "fs/sandbox/broker.h"],
     "fs/report": ["qcow/base", "fs/columns.h", "fs/json.h"],
     "fs/errand": ["qcow/base", "fs/log", "fs/alive", "fs/options", "fs/report/report.h",
-                  "fs/fuse/mountpoint.h"],
+                  "fs/fuse/mountpoint.h", "fs/session/journal.h"],
     "fs/full": ["qcow/base", "fs/options"],
     "fs/lean": ["qcow/base", "fs/full", "fs/options", "fs/glance/config.h"],
     "fs/absent": ["qcow/base", "fs/host", "fs/session", "fs/glance", "fs/sandbox/broker.h"],
