@@ -234,10 +234,10 @@ static void readers_come_in_order_with_their_mean_speed(void **state)
         0);
     check_part(text, "Readers",
                "DOMAIN  SNAPSHOT  DISK  PROGRAM   PID   %      SIZE       SPEED   LEFT\n"
-               "web     now       vda   ?           0   0   977 KiB       0 B/s      -\n"
-               "web     now       vda   ?           0   0   977 KiB           -      -\n"
-               "web     now       vdb   ?           0   0   977 KiB    1.0 kB/s      -\n"
-               "web     now       vdaa  ?           0  50   977 KiB   25.0 kB/s    10s\n"
+               "web     now       vda   kernel      0   0   977 KiB       0 B/s      -\n"
+               "web     now       vda   kernel      0   0   977 KiB           -      -\n"
+               "web     now       vdb   kernel      0   0   977 KiB    1.0 kB/s      -\n"
+               "web     now       vdaa  kernel      0  50   977 KiB   25.0 kB/s    10s\n"
                "web     s1        vda   upload 8    -  50  20.0 GiB  112.4 MB/s  1m35s\n");
 }
 
