@@ -127,6 +127,14 @@ static int leave_both(const struct overlay_undo *undo, struct error *err)
                              "a merge was cut off half way; to finish it, with the domain off: "
                              "qemu-img commit '%s' && rm '%s'",
                              undo->disk->file, undo->disk->file);
+    if (undo->disk->merge == CHANGE_PIVOTING)
+        return overlay_leave(
+            undo, err,
+            "QEMU ended as the guest was taken from the overlay to the base, and it "
+            "cannot be told which of them it wrote to last; keep the base: rm '%s'; "
+            "or, with the domain off and on the base, the overlay's: qemu-img "
+            "commit '%s' && rm '%s'",
+            undo->disk->file, undo->disk->file, undo->disk->file);
     return overlay_leave(undo, err,
                          "the base was used without the overlay, so there are two versions of the "
                          "disk; keep the base: rm '%s'; or, with the domain off and on the base, "

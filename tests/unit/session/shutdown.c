@@ -73,7 +73,7 @@ static void a_take_that_hangs_is_not_waited_for(void **state)
 
 static void *shut_down(void *arg)
 {
-    return (void *)registry_shutdown(arg);
+    return registry_shutdown(arg) > 0 ? arg : NULL;
 }
 
 static void a_merge_that_gets_on_is_waited_for(void **state)
@@ -108,7 +108,7 @@ static struct journal_leftover leave_entry(struct fixture *fixture)
     char *base = fake_host_path(fixture->fake, "live", 0);
     char *file = NULL;
     assert_true(asprintf(&file, "%s.%s.overlay", base, mark) > 0);
-    FILE *overlay = fopen(file, "wx");
+    FILE *overlay = fopen(file, "wxe");
     assert_non_null(overlay);
     fclose(overlay);
     assert_int_equal(change_create(CHANGE_OVERLAY, "id-live", "live", &leftover.change, &err), 0);
