@@ -22,8 +22,10 @@ int power_read(const struct live *live, struct power *ret_power, struct error *e
     int is_active = virDomainIsActive(live->dom);
     if (is_active < 0 || virDomainGetState(live->dom, &state, &reason, 0) < 0)
         return fault_set(err, "cannot read domain '%s'", live->name);
-    *ret_power = (struct power){.is_active = is_active,
-                                .is_paused = is_active && state != VIR_DOMAIN_RUNNING &&
+    /* It may have gone off since; the reasons for that have the numbers of others for a pause. */
+    bool is_on = is_active && state != VIR_DOMAIN_SHUTOFF;
+    *ret_power = (struct power){.is_active = is_on,
+                                .is_paused = is_on && state != VIR_DOMAIN_RUNNING &&
                                              state != VIR_DOMAIN_BLOCKED,
                                 .reason = reason};
     return 0;

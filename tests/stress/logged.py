@@ -39,7 +39,7 @@ REASONS = [
     "what an earlier mount left in the domain is being undone",
     "has a (block )?job running",
     "NBD export",
-    "copying disk .* failed, or was ended by somebody",
+    "copying disk .* failed( at its end|, or was ended by somebody)",
     # Libvirtd went away.
     "libvirt",
 ]
