@@ -139,8 +139,9 @@ void *malloc(size_t len)
 }
 
 /*
- * libfuse has no memory for a request: it answers ENOMEM by itself. If that was the one that tells of
- * a close, nobody ever hears of it (docs/SECURITY.md, known gaps), and all that follows would fail.
+ * libfuse has no memory for a request: it answers ENOMEM by itself. If that was the one that tells
+ * of a close, nobody ever hears of it (docs/SECURITY.md, known gaps), and all that follows would
+ * fail.
  */
 static bool is_of_libfuse(const void *caller)
 {
