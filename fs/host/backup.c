@@ -104,7 +104,7 @@ static int check_disk(const struct live *live, const struct disk *disk, struct e
     if (r < 0)
         return r;
     /* Who made it waits for the moment to merge it, which our job would put off. */
-    if (disk->n_layers > 0 && change_is_overlay(disk->layers[0].path))
+    if (disk->n_layers > 0 && change_is_layer(disk->layers[0].path))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is on an overlay of virtsnapfs, '%s'",
                          disk->target, live->name, disk->layers[0].path);

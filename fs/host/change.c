@@ -164,13 +164,22 @@ bool change_is_marked(const char *name)
     return false;
 }
 
-bool change_is_overlay(const char *path)
+static bool is_marked_with(const char *path, const char *suffix)
 {
-    static const char suffix[] = ".overlay";
     size_t len = strlen(path), end_len = strlen(suffix) + CHANGE_MARK_LEN;
     if (len <= end_len || strcmp(path + len - strlen(suffix), suffix) != 0)
         return false;
     const char *mark = path + len - end_len;
     return mark[-1] == '.' && strncmp(mark, CHANGE_MARK_PREFIX, strlen(CHANGE_MARK_PREFIX)) == 0 &&
            is_mark(mark);
+}
+
+bool change_is_overlay(const char *path)
+{
+    return is_marked_with(path, ".overlay");
+}
+
+bool change_is_layer(const char *path)
+{
+    return change_is_overlay(path) || is_marked_with(path, ".delta");
 }

@@ -97,3 +97,8 @@ bool change_is_marked(const char *name);
  * somebody's snapshot of a disk that is on one after it: IMAGE.MARK.NAME, and that is theirs.
  */
 bool change_is_overlay(const char *path);
+/*
+ * The same, or a copy of live=copy, which a guest is on only if somebody pivoted to it. No further
+ * change is made over either: what is noted of it has to be settled first.
+ */
+bool change_is_layer(const char *path);

@@ -78,7 +78,7 @@ static int plan_disk(const struct live *live, const struct disk *disk, struct ch
                          "disk '%s' of domain '%s' is a device: scratch=DIR has to say where its "
                          "copy goes",
                          disk->target, live->name);
-    if (change_is_overlay(top->path))
+    if (change_is_layer(top->path))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is still on an overlay of virtsnapfs, '%s'",
                          disk->target, live->name, top->path);

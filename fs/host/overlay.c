@@ -70,7 +70,7 @@ static int check_disk(const struct live *live, const struct disk *disk, struct e
     if (!S_ISREG(st.st_mode) && !(S_ISBLK(st.st_mode) && live->lh->scratch_dir))
         return error_set(err, -EOPNOTSUPP,
                          "'%s' is not a regular file: an overlay needs scratch=DIR then", top);
-    if (change_is_overlay(top))
+    if (change_is_layer(top))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is still on an overlay of virtsnapfs, '%s'",
                          disk->target, live->name, top);

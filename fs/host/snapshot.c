@@ -68,7 +68,7 @@ static int plan_disk(const struct live *live, const struct view *view, const cha
     if (r < 0)
         return r;
     const struct disk_layer *top = &disk->layers[0];
-    if (change_is_overlay(top->path))
+    if (change_is_layer(top->path))
         return error_set(err, -EBUSY,
                          "disk '%s' of domain '%s' is still on an overlay of virtsnapfs, '%s'",
                          target, live->name, top->path);

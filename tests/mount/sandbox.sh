@@ -139,7 +139,7 @@ mkdir "$MNT"
 mounts+=("$MNT")
 # shellcheck disable=SC2086
 $VIRTSNAPFS -o "state=$T/state" "dir:$T/images" "$MNT" </dev/null
-server=$(cat "$T/state/mounts/"*)
+server=$(head -q -n 1 "$T/state/mounts/"*)
 assert_confined "$server" 0000000000000004
 broker=$(broker_of "$server")
 for fd in 0 1 2; do
