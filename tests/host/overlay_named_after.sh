@@ -23,6 +23,11 @@ is_merged() {
     [[ -z $(find "$T/disks" -name '*.overlay') ]]
 }
 
+# What libvirt deletes while it is looked at is tried again.
+has_no_leftovers() {
+    grep -q '"leftovers": \[\]' "$MNT/guest/status"
+}
+
 mount_start qemu:///system -o live=overlay,linger=0
 wait_for 20 state_is guest running || fail 'not running'
 exec {fd}<"$MNT/guest/snapshots/now.raw"
@@ -32,6 +37,7 @@ guest_io guest 0 'write -P 7 1M 1M' flush
 exec {fd}<&-
 wait_for 60 is_merged || fail "not merged below theirs: $(cat "$MNT/guest/status")"
 wait_for 60 has_no_instants guest || fail 'the instant does not end'
+wait_for 60 has_no_leftovers || fail "left over: $(cat "$MNT/guest/status")"
 file=$(theirs)
 
 for method in overlay backup copy; do
