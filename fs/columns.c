@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "qcow/base/cleanup.h"
 #include "qcow/base/text.h"
 
 enum {
@@ -31,45 +32,54 @@ void columns_fini(struct columns *columns)
     columns->n_cells = columns->n_notes = 0;
 }
 
-void columns_add(struct columns *columns, const char *fmt, ...)
+/* NULL: no memory, which is noted. */
+__attribute__((format(printf, 2, 0))) static char *format_text(struct columns *columns,
+                                                               const char *fmt, va_list ap)
 {
     char *text;
-    va_list ap;
-    va_start(ap, fmt);
-    int r = vasprintf(&text, fmt, ap);
-    va_end(ap);
-    char **grown =
-        r < 0 ? NULL : reallocarray(columns->cells, columns->n_cells + 1, sizeof(*columns->cells));
-    if (!grown) {
-        if (r >= 0)
-            free(text);
+    if (vasprintf(&text, fmt, ap) < 0) {
         columns->is_failed = 1;
-        return;
+        return NULL;
     }
     text_hide_controls(text);
+    return text;
+}
+
+/* Room for one more behind @n items of @size bytes; NULL: no memory, which is noted. */
+static void *grow(struct columns *columns, void *items, size_t n, size_t size)
+{
+    void *grown = reallocarray(items, n + 1, size);
+    columns->is_failed |= !grown;
+    return grown;
+}
+
+void columns_add(struct columns *columns, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    auto_free char *text = format_text(columns, fmt, ap);
+    va_end(ap);
+    char **grown =
+        text ? grow(columns, columns->cells, columns->n_cells, sizeof(*columns->cells)) : NULL;
+    if (!grown)
+        return;
     columns->cells = grown;
-    columns->cells[columns->n_cells++] = text;
+    columns->cells[columns->n_cells++] = take_ptr(text);
 }
 
 void columns_add_note(struct columns *columns, const char *fmt, ...)
 {
-    char *text;
     va_list ap;
     va_start(ap, fmt);
-    int r = vasprintf(&text, fmt, ap);
+    auto_free char *text = format_text(columns, fmt, ap);
     va_end(ap);
     struct columns_note *grown =
-        r < 0 ? NULL : reallocarray(columns->notes, columns->n_notes + 1, sizeof(*grown));
-    if (!grown) {
-        if (r >= 0)
-            free(text);
-        columns->is_failed = 1;
+        text ? grow(columns, columns->notes, columns->n_notes, sizeof(*grown)) : NULL;
+    if (!grown)
         return;
-    }
-    text_hide_controls(text);
     columns->notes = grown;
     columns->notes[columns->n_notes++] =
-        (struct columns_note){.row = columns->n_cells / columns->n, .text = text};
+        (struct columns_note){.row = columns->n_cells / columns->n, .text = take_ptr(text)};
 }
 
 size_t columns_width(const char *text)

@@ -7,16 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "qcow/base/cleanup.h"
 #include "qcow/base/thread.h"
 
 /* Between two looks at the signals of a thread, each of which costs a few system calls. */
 enum { ASK_INTERVAL_NS = 20 * 1000 * 1000 };
-
-static void close_file(FILE **file)
-{
-    if (*file)
-        (void)fclose(*file); /* it was read only */
-}
 
 /* Hex digits follow @name and a tab; else @ret_signals stays as it is. */
 static void find_signals(const char *line, const char *name, uint64_t *ret_signals)
@@ -33,7 +28,7 @@ static uint64_t find_waiting(pid_t pid)
 {
     char path[64], line[256];
     snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    __attribute__((cleanup(close_file))) FILE *file = fopen(path, "re");
+    auto_stream FILE *file = fopen(path, "re");
     uint64_t of_thread = UINT64_MAX, of_process = UINT64_MAX, blocked = 0;
     while (file && fgets(line, sizeof(line), file)) {
         find_signals(line, "SigPnd:", &of_thread);

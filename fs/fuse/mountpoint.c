@@ -17,12 +17,6 @@
 #include "fs/log.h"
 #include "qcow/base/cleanup.h"
 
-static void cleanup_file(FILE **file)
-{
-    if (*file)
-        (void)fclose(*file); /* it was read only */
-}
-
 /* Takes back in place what the kernel writes as \ooo: space, tab, newline and backslash. */
 static void unescape(char *text)
 {
@@ -97,7 +91,7 @@ void mountinfo_fini(struct mountinfo *info)
  */
 static bool walk_mounts(void (*visit)(void *ctx, struct mountinfo *info), void *ctx)
 {
-    __attribute__((cleanup(cleanup_file))) FILE *file = fopen("/proc/self/mountinfo", "re");
+    auto_stream FILE *file = fopen("/proc/self/mountinfo", "re");
     if (!file)
         return false;
     auto_free char *line = NULL;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/report/screen.h"
+#include "qcow/base/cleanup.h"
 
 enum {
     SPEED_MIN_MS = 1000, /* one that is shown comes of so much time at least, */
@@ -94,12 +95,10 @@ static void find_program(json_int_t pid, char *ret_text)
     }
     char path[64];
     snprintf(path, sizeof(path), "/proc/%lld/comm", (long long)pid);
-    FILE *file = fopen(path, "re");
+    auto_stream FILE *file = fopen(path, "re");
     if (!file || !fgets(ret_text, PROGRAM_LEN, file))
         snprintf(ret_text, PROGRAM_LEN, "?");
     ret_text[strcspn(ret_text, "\n")] = '\0';
-    if (file)
-        (void)fclose(file); /* it was read only */
 }
 
 struct reader_table {

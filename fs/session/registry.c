@@ -315,7 +315,6 @@ static void open_now(struct registry *registry, const struct open_request *reque
     if (!waiter) {
         error_set(&err, -ENOMEM, "out of memory");
         request->done(request->ctx, -ENOMEM, NULL, &err);
-        /* lint: gcc-analyzer/malloc-leak: no waiter, or it waits in its queue */
         return;
     }
     /* The request's record may go once it is answered, and that may be before this returns. */

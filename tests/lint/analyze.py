@@ -137,7 +137,7 @@ class Cppcheck(Tool):
             "--template={file}:{line}: {severity}: {message} [{id}]",
             # What it cannot read: the cleanup attribute (to it, a static variable need not be
             # freed, either), expressions made of statements, system headers.
-            "-Dauto_free=static", "-Dauto_close=static", "-Dtake_ptr(var)=(var)",
+            "-Dauto_free=static", "-Dauto_close=static", "-Dauto_stream=static", "-Dtake_ptr(var)=(var)",
             f"--include={find_header('sys/queue.h')}",
             "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-I.",
             *(path for path in files if path.endswith(".c"))]]
